@@ -1,0 +1,114 @@
+"""The language of the embedded small world: its words and its sentences, and nothing else.
+
+    a fact       (attribute, entity, value)      colour, hat, red
+    told as      "The hat is red."
+    changed as   "Now the hat is red."
+    asked as     "What colour is the hat?"
+    answered as  "The hat is red."
+
+Every attribute belongs to one kind of entity and has its own list of values. No word is a value of two
+attributes, and no sentence of the chatter holds a value, so that finding the value of an attribute in an
+answer is never a matter of opinion.
+"""
+from dataclasses import dataclass
+
+PEOPLE = ("Tim", "Lily", "Ben", "Anna", "Sam", "Mia", "Tom", "Lucy", "Max", "Sue", "Jack", "Emma",
+          "Leo", "Nora", "Paul", "Rosa", "Fred", "Ella", "Hugo", "Ivy", "Carl", "Zoe", "Otto", "Jane")
+OBJECTS = ("ball", "hat", "book", "kite", "drum", "cup", "lamp", "doll", "coat", "key", "bag", "clock", "rope",
+           "spoon", "bell")
+COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "pink")
+PLACES = ("garden", "kitchen", "attic", "barn", "hall", "shed", "cellar", "tower", "garage", "forest", "cave", "park")
+FOODS = ("apples", "pears", "plums", "grapes", "carrots", "beans", "nuts", "noodles", "pancakes", "cookies",
+         "cheese", "soup")
+PETS = ("cat", "dog", "rabbit", "parrot", "turtle", "hamster", "pony", "fish")
+PET_NAMES = ("Pip", "Coco", "Rex", "Momo", "Spot", "Luna", "Bella", "Dot", "Ziggy", "Nemo", "Toto", "Fluffy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """What can be said about one kind of entity: three ways to tell, change and ask, one to answer.
+
+    In every sentence `{e}` stands for the entity and `{v}` for the value.
+    """
+
+    entities: tuple[str, ...]
+    values: tuple[str, ...]
+    tell: tuple[str, str, str]
+    change: tuple[str, str, str]
+    ask: tuple[str, str, str]
+    answer: str
+
+
+ATTRIBUTES = {
+    "colour": Attribute(
+        entities=OBJECTS, values=COLOURS,
+        tell=("The {e} is {v}.", "I painted the {e} {v}.", "The colour of the {e} is {v}."),
+        change=("Now the {e} is {v}.", "The {e} is {v} now.", "The colour of the {e} is now {v}."),
+        ask=("What colour is the {e}?", "Which colour does the {e} have?", "Do you know the colour of the {e}?"),
+        answer="The {e} is {v}."),
+    "place": Attribute(
+        entities=OBJECTS, values=PLACES,
+        tell=("The {e} is in the {v}.", "I left the {e} in the {v}.", "You can find the {e} in the {v}."),
+        change=("Now the {e} is in the {v}.", "The {e} is in the {v} now.", "I moved the {e} to the {v}."),
+        ask=("Where is the {e}?", "Where can I find the {e}?", "Do you know where the {e} is?"),
+        answer="The {e} is in the {v}."),
+    "holder": Attribute(
+        entities=OBJECTS, values=PEOPLE,
+        tell=("{v} has the {e}.", "I gave the {e} to {v}.", "{v} took the {e}."),
+        change=("Now {v} has the {e}.", "{v} has the {e} now.", "Then {v} took the {e}."),
+        ask=("Who has the {e}?", "Which child has the {e}?", "Do you know who has the {e}?"),
+        answer="{v} has the {e}."),
+    "food": Attribute(
+        entities=PEOPLE, values=FOODS,
+        tell=("{e} likes {v}.", "{e} loves to eat {v}.", "The best food for {e} is {v}."),
+        change=("Now {e} likes {v}.", "{e} likes {v} now.", "These days {e} likes {v}."),
+        ask=("What food does {e} like?", "What does {e} like to eat?", "Do you know what {e} likes to eat?"),
+        answer="{e} likes {v}."),
+    "pet": Attribute(
+        entities=PEOPLE, values=PETS,
+        tell=("{e} has a {v}.", "{e} keeps a {v}.", "{e}'s pet is a {v}."),
+        change=("Now {e} has a {v}.", "{e} has a {v} now.", "These days {e} has a {v}."),
+        ask=("What pet does {e} have?", "Which animal does {e} keep?", "Do you know what pet {e} has?"),
+        answer="{e} has a {v}."),
+    "pet name": Attribute(
+        entities=PEOPLE, values=PET_NAMES,
+        tell=("{e}'s pet is called {v}.", "{e} calls the pet {v}.", "The name of {e}'s pet is {v}."),
+        change=("Now {e}'s pet is called {v}.", "{e}'s pet is called {v} now.", "These days {e} calls the pet {v}."),
+        ask=("What is {e}'s pet called?", "What is the name of {e}'s pet?", "Do you know the name of {e}'s pet?"),
+        answer="{e}'s pet is called {v}."),
+}
+
+REFUSAL = "I do not know."
+ACKNOWLEDGEMENTS = ("I see.", "Thank you.", "Good to know.")
+CHATTER = (                                                              # six for each level of `templates`
+    ("Hello!", "Hello, how are you?"),
+    ("How are you today?", "I am well, thank you."),
+    ("It is a sunny day.", "Yes, it is warm."),
+    ("I am tired.", "Then have a rest."),
+    ("Let us play!", "That sounds like fun."),
+    ("Can you sing?", "Yes, a little."),
+    ("Good morning!", "Good morning to you."),
+    ("It is raining again.", "Then we stay at home."),
+    ("I heard a funny joke.", "Please tell me."),
+    ("The stars are bright tonight.", "They are very pretty."),
+    ("I want to go for a walk.", "That is a good idea."),
+    ("Do you like music?", "Yes, very much."),
+    ("The wind is strong today.", "Hold on tight!"),
+    ("I was at school today.", "Did you have fun?"),
+    ("My mother tells good stories.", "I like stories."),
+    ("We won the game!", "Well done!"),
+    ("I am a bit sad.", "I hope you feel better soon."),
+    ("Thank you for your help.", "You are welcome."),
+)
+LEVELS = 3                                                               # ways to say each thing
+
+
+def sentences() -> list[str]:
+    """Every sentence frame of the world, filled so that every entity and every value stands in some of them."""
+    texts = [REFUSAL, *ACKNOWLEDGEMENTS, *(text for pair in CHATTER for text in pair)]
+    for attribute in ATTRIBUTES.values():
+        for frame in (*attribute.tell, *attribute.change, *attribute.ask, attribute.answer):
+            for i in range(max(len(attribute.entities), len(attribute.values))):
+                entity = attribute.entities[i % len(attribute.entities)]
+                texts.append(frame.format(e=entity, v=attribute.values[i % len(attribute.values)]))
+    return texts
