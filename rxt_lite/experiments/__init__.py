@@ -1,0 +1,1 @@
+"""Experiments: functions from models to rows (lists of dicts), always with their controls."""

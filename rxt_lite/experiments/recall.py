@@ -1,0 +1,109 @@
+"""Recall of planted facts, and the controls without which it means nothing.
+
+A dialogue is run freely: the model's own answers go into its memory (and into the transcript of the
+full-history decoder). At each event an *arm* decides which memory the answer is read from:
+
+    memory_on         its own
+    memory_reset      an empty one: what can be guessed
+    memory_swapped    that of another dialogue: is it *this* conversation that is remembered?
+    last_event_only   one that has seen nothing but the event before: does memory reach further?
+    full_history      a decoder that rereads the whole transcript: the ceiling
+    chance            1 / options
+
+The memory that is carried on is always the model's own; only the reading is controlled.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from rxt_lite.config import PAD
+from rxt_lite.data.dialogues import Dialogue, answer_is_right
+from rxt_lite.data.tokenizer import decode, encode_query
+from rxt_lite.experiments.intervals import wilson
+from rxt_lite.models.base import EventModel, State, join
+from rxt_lite.models.generate import generate
+
+Arm = Callable[[EventModel, State, Tensor | None], State]  # (model, own state, last event) -> the state to read
+
+
+def memory_on(model: EventModel, state: State, last: Tensor | None) -> State:
+    return state
+
+
+def memory_reset(model: EventModel, state: State, last: Tensor | None) -> State:
+    return model.init_state(model.batch_size(state))
+
+
+def memory_swapped(model: EventModel, state: State, last: Tensor | None) -> State:
+    return model.select(state, torch.arange(model.batch_size(state), device=model.device).roll(1))
+
+
+def last_event_only(model: EventModel, state: State, last: Tensor | None) -> State:
+    empty = memory_reset(model, state, last)
+    return empty if last is None else model.remember(last, empty)
+
+
+ARMS: tuple[Arm, ...] = (memory_on, memory_reset, memory_swapped, last_event_only)
+
+
+@torch.no_grad()
+def run_freely(model: EventModel, dialogues: Sequence[Dialogue], tokenizer, arm: Arm = memory_on,
+               max_new_tokens: int = 12) -> list[list[str]]:
+    """The model's own answer to every query of every dialogue, greedy: a list of answers per dialogue.
+
+    All dialogues run side by side and must have the same number of events.
+    """
+    lengths = {len(d.events) for d in dialogues}
+    if len(lengths) != 1:
+        raise ValueError(f"dialogues of {sorted(lengths)} events cannot run side by side; group them by length")
+    state, last, answers = model.init_state(len(dialogues)), None, []
+    for n in range(lengths.pop()):
+        prompts = [torch.tensor(encode_query(tokenizer, d.events[n].query)) for d in dialogues]
+        query = pad_sequence(prompts, batch_first=True, padding_value=PAD).to(model.device)
+        answer = generate(model, query, arm(model, state, last), max_new_tokens)
+        answers.append([decode(tokenizer, row) for row in answer.tolist()])
+        last = join(query, answer)
+        state = model.remember(last, state)
+    return [list(of_dialogue) for of_dialogue in zip(*answers)]
+
+
+def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer, *,
+                seed: int, batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> list[dict]:
+    """Rows {"arm", "seen", "recall", "low", "high", "n", "seed"}: exact-match recall by distance.
+
+    seen       turns since the value was last visible in the conversation
+    low, high  95 % Wilson interval over the n questions
+    seed       the training seed of `model`
+    """
+    runs = [(arm.__name__, model, arm) for arm in arms]
+    if full_history is not None:
+        runs.append(("full_history", full_history, memory_on))
+    rows = []
+    for name, which, arm in runs:
+        right, n = defaultdict(int), defaultdict(int)
+        for first in range(0, len(dialogues), batch_size):
+            some = dialogues[first : first + batch_size]
+            for dialogue, answers in zip(some, run_freely(which, some, tokenizer, arm)):
+                for probe in dialogue.probes:
+                    if probe.kind == "recall":
+                        right[probe.seen] += answer_is_right(probe, answers[probe.turn])
+                        n[probe.seen] += 1
+        for seen in sorted(n):
+            low, high = wilson(right[seen], n[seen])
+            rows.append({"arm": name, "seen": seen, "recall": right[seen] / n[seen], "low": low, "high": high, "n": n[seen], "seed": seed})
+    return rows + chance_rows(dialogues, seed)
+
+
+def chance_rows(dialogues: Sequence[Dialogue], seed: int) -> list[dict]:
+    """What guessing among the possible values would score, by distance: known exactly, so without an interval."""
+    shares = defaultdict(list)
+    for dialogue in dialogues:
+        for probe in dialogue.probes:
+            if probe.kind == "recall":
+                shares[probe.seen].append(1 / probe.options)
+    means = {seen: sum(s) / len(s) for seen, s in sorted(shares.items())}
+    return [{"arm": "chance", "seen": seen, "recall": m, "low": m, "high": m, "n": len(shares[seen]), "seed": seed} for seen, m in means.items()]

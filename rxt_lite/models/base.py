@@ -1,0 +1,143 @@
+"""What every model in the book can do: answer from a state, then fold the finished event into it.
+
+    answer:    logits = model(tokens, state)             reads the state, never changes it
+    remember:  state' = model.remember(tokens, state)    state in, new state out
+
+Tokens are right-padded with PAD, and padding never changes a result.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rxt_lite.config import PAD, ModelConfig
+
+State = Any  # slots, a transcript, (h, c): tensors, opaque to everyone but their model
+
+
+def pack(tokens: Tensor) -> Tensor:
+    """Close the gaps: (B, T) with PAD anywhere -> (B, T') with each row's tokens first, in order, T' the longest."""
+    order = (tokens == PAD).to(torch.uint8).argsort(dim=1, stable=True)
+    longest = int((tokens != PAD).sum(1).max()) if tokens.numel() else 0
+    return tokens.gather(1, order)[:, :longest]
+
+
+def join(query: Tensor, answer: Tensor) -> Tensor:
+    """The finished event: (B, Tq) queries and (B, Ta) answers, both right-padded -> (B, T), right-padded."""
+    return pack(torch.cat([query, answer], dim=1))
+
+
+class Cache:
+    """What a decoder keeps while it reads one event: keys and values of the tokens so far, for each layer.
+
+    `kept` is whatever the model computes once per event (the slots' keys and values). Room for
+    `capacity` tokens is taken at the start; attention runs over the used part only.
+
+    Shapes: keys, values (L, B, kv heads, capacity, K); is_token (B, capacity); length (B).
+    """
+
+    def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor, kept: Any = None):
+        shape = (config.n_layers, batch_size, config.self_heads[1], capacity, config.d_head)
+        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        self.is_token = torch.zeros(batch_size, capacity, dtype=torch.bool, device=like.device)
+        self.length = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        self.used = 0  # columns in use: the same for all rows, some of them padding
+        self.ragged = False  # True once any row has been padded
+        self.kept = kept
+
+    def admit(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Make room for `tokens` (B, T); returns their positions (B, T) and the mask (B, T, used) or None."""
+        T, is_token = tokens.shape[1], tokens != PAD
+        if self.used + T > self.is_token.shape[1]:
+            raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {self.used} used; {T} more do not fit")
+        positions = self.length[:, None] + is_token.cumsum(1) - 1  # a padded place repeats its neighbour's position
+        self.is_token[:, self.used : self.used + T] = is_token
+        self.length = self.length + is_token.sum(1)
+        self.ragged = self.ragged or not bool(is_token.all())
+        first, self.used = self.used == 0, self.used + T
+        if first or (T == 1 and not self.ragged):  # plain causal: right padding comes after every token that matters
+            return positions.clamp(min=0), None
+        earlier = torch.ones(T, self.used, dtype=torch.bool, device=tokens.device).tril(self.used - T)
+        return positions.clamp(min=0), earlier & self.is_token[:, None, : self.used]
+
+    def layer(self, index: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """For one layer: store the new keys and values (B, kv heads, T, K), return all of them so far."""
+
+        def past(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            start = self.used - k.shape[2]
+            self.keys[index, :, :, start : self.used] = k
+            self.values[index, :, :, start : self.used] = v
+            return self.keys[index, :, :, : self.used], self.values[index, :, :, : self.used]
+
+        return past
+
+
+class EventModel(nn.Module):
+    """The contract. Subclasses write `init_state`, `forward`, `remember`, `open` and `extend`.
+
+    Shapes:
+        tokens (B, T)      one event (or its beginning), right-padded
+        events (B, N, T)   N events of B dialogues; an event of PAD alone changes nothing
+        logits (B, T, V)
+    """
+
+    config: ModelConfig
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def init_state(self, batch_size: int) -> State:
+        """The state before anything was said."""
+        raise TypeError(f"{type(self).__name__} must define init_state")
+
+    def remember(self, tokens: Tensor, state: State) -> State:
+        """The state after the finished event `tokens` (B, T); `state` itself stays as it was."""
+        raise TypeError(f"{type(self).__name__} must define remember")
+
+    def open(self, state: State, capacity: int) -> Cache:
+        """Begin an event of at most `capacity` tokens: compute what is computed once per event."""
+        raise TypeError(f"{type(self).__name__} must define open")
+
+    def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Read on: logits (B, T, V) of `tokens` after all that `cache` has seen; the cache grows."""
+        raise TypeError(f"{type(self).__name__} must define extend")
+
+    def forward_dialogue(self, events: Tensor, where: Tensor | None = None) -> Tensor:
+        """Logits (B, N, T, V) of every event, each answered from the memory of those before it.
+
+        `where` (B, N, T) asks for the M places that are True in it only: logits (M, V), in their order.
+        The plain loop of the event cycle; a model that can do the same in fewer, larger products overrides it.
+        """
+        state, logits = self.init_state(len(events)), []
+        for tokens in events.unbind(1):
+            logits.append(self(tokens, state))
+            state = self.remember(tokens, state)
+        logits = torch.stack(logits, dim=1)
+        return logits if where is None else logits[where]
+
+    @staticmethod
+    def batch_size(state: State) -> int:
+        """How many conversations `state` holds."""
+        return len(state)
+
+    @staticmethod
+    def select(state: State, rows: Tensor) -> State:
+        """The states of the conversations `rows` (whole numbers), in that order."""
+        return state[rows]
+
+    def check_tokens(self, tokens: Tensor, room: int | None = None) -> None:
+        """One clear error for tokens that this model cannot read."""
+        if tokens.ndim != 2 or tokens.shape[1] == 0 or tokens.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"tokens must be whole numbers of shape (batch, tokens), at least one token; "
+                f"got {tokens.dtype} of shape {tuple(tokens.shape)}"
+            )
+        room = self.config.max_len if room is None else room
+        if tokens.shape[1] > room:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens do not fit the window of max_len={room}; "
+                "shorten the text or build the model with a larger max_len"
+            )

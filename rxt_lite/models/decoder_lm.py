@@ -1,0 +1,93 @@
+"""The stateless baseline: a decoder-only language model that rereads the whole transcript at every turn.
+
+    answer     logits = decoder(transcript + tokens)
+    remember   transcript' = transcript + tokens
+"""
+
+import torch
+from torch import Tensor, nn
+
+from rxt_lite.config import PAD, ModelConfig
+from rxt_lite.layers.blocks import DecoderLayer
+from rxt_lite.layers.norm import RMSNorm
+from rxt_lite.layers.rope import Rope
+from rxt_lite.models.base import Cache, EventModel, pack
+
+
+class DecoderLM(EventModel):
+    """The same decoder as RxT's without memory cross-attention; the state is the transcript (B, C), right-padded.
+
+    `max_len` bounds the whole transcript. Events are read as RxT reads them, [BOS][Q]query[A]answer[EOS]
+    one after another, so both models are asked for the same tokens.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.rope = Rope(config)
+        self.decoder = nn.ModuleList(DecoderLayer(config, memory=False) for _ in range(config.n_layers))
+        self.norm_head = RMSNorm(config.d_model) if config.head_norm else nn.Identity()
+        self.head = nn.Linear(config.d_model, config.vocab_size)
+
+    def init_state(self, batch_size: int) -> Tensor:
+        return torch.empty(batch_size, 0, dtype=torch.long, device=self.device)
+
+    def check_state(self, transcript: Tensor, batch_size: int) -> None:
+        if not isinstance(transcript, Tensor) or transcript.ndim != 2 or len(transcript) != batch_size:
+            got = tuple(transcript.shape) if isinstance(transcript, Tensor) else type(transcript).__name__
+            raise ValueError(
+                f"the transcript is {got}, expected ({batch_size}, tokens so far); start from model.init_state(batch_size)"
+            )
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """The last layer's output (B, T, D) for `tokens` (B, T)."""
+        if cache is None:
+            rotation, mask = self.rope(torch.arange(tokens.shape[1], device=tokens.device)), None
+        else:
+            positions, mask = cache.admit(tokens)
+            rotation = self.rope(positions)  # (B, T, K/2)
+        x = self.embedding(tokens)
+        for index, layer in enumerate(self.decoder):
+            x = layer(x, rotation, past=cache and cache.layer(index), mask=mask)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.head(self.norm_head(hidden))
+
+    def forward(self, tokens: Tensor, state: Tensor) -> Tensor:
+        self.check_tokens(tokens)
+        self.check_state(state, len(tokens))
+        whole = pack(torch.cat([state, tokens], dim=1))
+        self.check_tokens(whole)
+        hidden = self.hidden(whole)  # (B, C + T, D)
+        history = (state != PAD).sum(1, keepdim=True)  # (B, 1)
+        at = (history + torch.arange(tokens.shape[1], device=tokens.device)).clamp(max=hidden.shape[1] - 1)
+        return self.logits(hidden[torch.arange(len(tokens))[:, None], at])
+
+    def remember(self, tokens: Tensor, state: Tensor) -> Tensor:
+        self.check_tokens(tokens)
+        self.check_state(state, len(tokens))
+        return pack(torch.cat([state, tokens], dim=1))
+
+    def open(self, state: Tensor, capacity: int) -> Cache:
+        self.check_state(state, len(state))
+        room = min(state.shape[1] + capacity, self.config.max_len)
+        cache = Cache(self.config, len(state), room, self.embedding.weight)
+        if state.shape[1]:
+            self.check_tokens(state)
+            self.hidden(state, cache)
+        return cache
+
+    def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
+        return self.logits(self.hidden(tokens, cache))
+
+    def forward_dialogue(self, events: Tensor, where: Tensor | None = None) -> Tensor:
+        """One causal pass over each whole dialogue: its events stand one after another in it."""
+        B, N, T = events.shape
+        flat = events.flatten(1)  # (B, N T)
+        whole = pack(flat)
+        self.check_tokens(whole)
+        at = ((flat != PAD).cumsum(1) - 1).clamp(min=0)  # where each token went when the gaps closed
+        hidden = self.hidden(whole)[torch.arange(B)[:, None], at].unflatten(1, (N, T))  # (B, N, T, D)
+        return self.logits(hidden if where is None else hidden[where])
