@@ -1,0 +1,59 @@
+# Every target sets itself up: the first one creates .venv and installs all that the book needs.
+# Paths are relative, so the folder may have a space in its name.
+#
+#   make book RXT_PROFILE=ci      smaller models, seconds instead of minutes (ci | cpu | gpu)
+#   make book PYTHON=python3.12   another Python, 3.10 or newer
+#   make book TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"     Linux without CUDA packages
+
+TORCH ?= torch==2.13.0
+TESTS ?= tests
+NOTEBOOKS ?= book/*.ipynb
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+
+PY := .venv/bin/python
+SETUP := .venv/.installed
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lint serve lab strip outputs clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+book: $(SETUP)  ## execute every notebook and build the site in _build/html
+	$(PY) tools/build.py
+
+test: $(SETUP)  ## all tests (page tests need Chromium)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(TESTS)
+
+notebooks: $(SETUP)  ## execute every notebook twice more: papermill, then nbval with marked cells compared
+	$(PY) tools/notebooks.py run $(NOTEBOOKS)
+	RXT_PROFILE=ci RXT_RUNS="$(CURDIR)/_build/nbval/runs" $(PY) -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS)
+
+lint: $(SETUP)  ## ruff and codespell
+	$(PY) -m ruff check . && .venv/bin/codespell
+
+serve: book  ## build the book and serve it on http://127.0.0.1:8000
+	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+lab: $(SETUP)  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab book
+
+strip: $(SETUP)  ## before a commit: drop outputs, except those of compared cells
+	$(PY) tools/notebooks.py strip $(NOTEBOOKS)
+
+outputs: $(SETUP)  ## execute the notebooks and store the outputs of compared cells anew
+	$(PY) tools/notebooks.py outputs $(NOTEBOOKS)
+
+clean:  ## delete everything that can be built again, .venv too
+	rm -rf _build .venv .pytest_cache .ruff_cache rxt_lite.egg-info
+
+$(SETUP): requirements.txt constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "rxt_lite needs Python 3.10 or newer; name one with: make book PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON): a few minutes, once"
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	$(PIP) $(TORCH)
+	$(PIP) -r requirements.txt -c constraints.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $(SETUP)
