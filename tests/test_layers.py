@@ -225,11 +225,11 @@ def test_every_memory_attention_is_its_equation(variant, gate):
         single.load_state_dict({n: w[layer].squeeze(0) if "bias" in n else w[layer] for n, w in module.state_dict().items()})
         return single
 
-    norm = lambda module, x, layer: F.rms_norm(x, (D,)) * module.weight[layer, 0, 0]  # noqa: E731
+    norm = lambda module, x, layer: F.rms_norm(x, (D,), eps=RMSNorm.eps) * module.weight[layer, 0, 0]  # noqa: E731
     x = stm
     if variant != "simple":
         n1 = torch.stack([norm(memory.norm_first, stm[i], i) for i in range(L)])
-        m = F.rms_norm(stm.mean(0), (D,)) * memory.norm_mean.weight if variant != "self" else None
+        m = F.rms_norm(stm.mean(0), (D,), eps=RMSNorm.eps) * memory.norm_mean.weight if variant != "self" else None
         z = n1 if variant == "self" else torch.stack([m] * L)
         if variant == "self_interlayer":
             z = memory.gate_mean(n1, z)

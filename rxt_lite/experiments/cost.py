@@ -1,0 +1,86 @@
+"""What a conversation costs, counted from the shapes of the models before anything is timed.
+
+Four arms, a row for each at every turn of a conversation with Tq query and Ta answer tokens a turn:
+
+    rxt_answer      read the query, say the answer, with the slots at hand          what the user waits for
+    rxt_update      encode the finished event, rewrite the slots                    what happens afterwards
+    reread          a stateless decoder reads the whole transcript at every turn
+    prefix_cached   the same decoder with a perfect cache of all keys and values
+
+`macs` are multiply-adds of all matrix products (a causal product is counted whole, as profilers do):
+a test holds them to PyTorch's own count. `state_bytes` is what must be kept from turn to turn: float32
+slots; the transcript's int64 ids; float32 keys and values.
+"""
+
+from rxt_lite.config import ModelConfig
+
+FLOAT, INT = 4, 8  # bytes
+
+
+def attention_macs(config: ModelConfig, heads: tuple[int, int], queries: int, keys: int, new_keys: int) -> int:
+    """Project `queries` and `new_keys`, compare every query with all `keys`, project back."""
+    K, (Hq, G) = config.d_head, heads
+    project = queries * (Hq + max(heads)) * K * config.d_model + 2 * new_keys * G * K * config.d_model
+    return project + 2 * queries * keys * max(heads) * K
+
+
+def feedforward_macs(config: ModelConfig, tokens: int) -> int:
+    return 3 * tokens * config.d_model * config.d_ff
+
+
+def decode_macs(config: ModelConfig, tokens: int, past: int, slots: bool) -> int:
+    """`tokens` new tokens in one pass after `past` cached ones, with or without slots (their keys and values at hand)."""
+    layer = attention_macs(config, config.self_heads, tokens, past + tokens, tokens) + feedforward_macs(config, tokens)
+    if slots:
+        layer += attention_macs(config, config.cross_heads, tokens, config.n_slots, 0)
+    return config.n_layers * layer + tokens * config.d_model * config.vocab_size
+
+
+def answer_macs(config: ModelConfig, prompt: int, past: int, answer: int, slots: bool) -> int:
+    """Read `prompt` tokens at once, then feed the answer back token by token; its last token is not fed."""
+    macs = decode_macs(config, prompt, past, slots)
+    macs += sum(decode_macs(config, 1, past + prompt + t, slots) for t in range(answer - 1))
+    if slots:  # keys and values of the slots, once per event
+        macs += config.n_layers * 2 * config.n_slots * config.cross_heads[1] * config.d_head * config.d_model
+    return macs
+
+
+def update_macs(config: ModelConfig, tokens: int) -> int:
+    """Encode an event of `tokens` tokens and let the slots read it."""
+    c, S, D = config, config.n_slots, config.d_model
+    layer = attention_macs(c, c.self_heads, tokens, tokens, tokens) + feedforward_macs(c, tokens)
+    layer += attention_macs(c, c.memory_heads, S, tokens, tokens)
+    gate = {"slot": 2 * D * S, "linear": S * S}.get(c.gate, 0)
+    gates = {"simple": 1, "self": 2, "interlayer": 2, "self_interlayer": 3}[c.memory_attention]
+    if c.memory_attention != "simple":
+        layer += attention_macs(c, c.memory_heads, S, S, S)
+    return c.n_layers * (layer + gates * gate)
+
+
+def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_tokens: int = 8) -> list[dict]:
+    """Rows {"arm", "turn", "tokens", "macs", "state_bytes"}; the stateless decoder has the RxT decoder's shape.
+
+    query_tokens counts [BOS], [Q] and [A], answer_tokens counts [EOS]. tokens: tokens run through a network.
+    """
+    for name, value in (("turns", turns), ("query_tokens", query_tokens), ("answer_tokens", answer_tokens)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    c, Tq, Ta, event = config, query_tokens, answer_tokens, query_tokens + answer_tokens
+    stm = FLOAT * c.n_layers * c.n_slots * c.d_model
+    key_value = FLOAT * 2 * c.n_layers * c.self_heads[1] * c.d_head
+    rows = []
+    for turn in range(1, turns + 1):
+        past = (turn - 1) * event
+        late = 1 if turn > 1 else 0  # the last answer's [EOS] is in the transcript but not yet in the cache
+        arms = {
+            "rxt_answer": (Tq + Ta - 1, answer_macs(c, Tq, 0, Ta, slots=True), stm),
+            "rxt_update": (event, update_macs(c, event), stm),
+            "reread": (past + Tq + Ta - 1, answer_macs(c, past + Tq, 0, Ta, slots=False), INT * turn * event),
+            "prefix_cached": (
+                Tq + late + Ta - 1,
+                answer_macs(c, Tq + late, past - late, Ta, slots=False),
+                key_value * (turn * event - 1),
+            ),
+        }
+        rows += [{"arm": arm, "turn": turn, "tokens": t, "macs": m, "state_bytes": b} for arm, (t, m, b) in arms.items()]
+    return rows
