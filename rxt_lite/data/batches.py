@@ -29,6 +29,11 @@ class Batch:
         return Batch(self.tokens.to(device), self.is_answer.to(device))
 
 
+def fits(dialogue: Dialogue, tokenizer: Tokenizer, max_event_len: int) -> bool:
+    """Is every event of this dialogue at most `max_event_len` tokens long? For leaving out the odd real story."""
+    return all(len(encode_event(tokenizer, event.query, event.answer)) <= max_event_len for event in dialogue.events)
+
+
 def make_batch(dialogues: Sequence[Dialogue], tokenizer: Tokenizer, *, max_event_len: int) -> Batch:
     """T is the longest event of these dialogues. Raises ValueError when one is longer than `max_event_len` tokens."""
     if not dialogues:

@@ -203,7 +203,7 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     world = _for_split(world, split, index % (world.turns - 1) if split == "test_distance" else 0)
-    dice = _Dice(f"{seed}/{split}/{index}")
+    dice = Dice(f"{seed}/{split}/{index}")
     plans = _plan(world, dice)
     near, far = _keys(world, dice)
     for plan in plans:
@@ -233,7 +233,7 @@ def _named(world: World | str) -> World:
     return PRESETS[world]
 
 
-class _Dice:
+class Dice:
     """Draws that are the same on every machine and version: Python promises that for `random()` alone."""
 
     def __init__(self, seed: str):
@@ -268,7 +268,7 @@ class _Plan:
     values: list[str] = field(default_factory=list)                      # one for each write; the last one is true
 
 
-def _plan(world: World, dice: _Dice) -> list[_Plan]:
+def _plan(world: World, dice: Dice) -> list[_Plan]:
     if not world.gap:
         return _near_plans(world, dice, world.turns)
     before = world.turns - world.gap - world.n_far
@@ -280,7 +280,7 @@ def _plan(world: World, dice: _Dice) -> list[_Plan]:
     return plans + [_Plan([write], ask, far=True) for write, ask in zip(told, asked)]
 
 
-def _near_plans(world: World, dice: _Dice, turns: int) -> list[_Plan]:
+def _near_plans(world: World, dice: Dice, turns: int) -> list[_Plan]:
     """Plans for `turns` turns, one question fewer where chance finds no room for all of them.
 
     The n distances come from n equal strata of 1 to the longest, one from each: together they are uniform, and
@@ -300,7 +300,7 @@ def _near_plans(world: World, dice: _Dice, turns: int) -> list[_Plan]:
     raise AssertionError(f"one question always fits, but not in {world}")
 
 
-def _place(world: World, dice: _Dice, turns: int, distances: list[int], changes: int) -> list[_Plan]:
+def _place(world: World, dice: Dice, turns: int, distances: list[int], changes: int) -> list[_Plan]:
     """Random turns for these distances, the longest first, `changes` of them written twice; [] if there is no room."""
     full = world.facts_per_tell
     load = [0] * turns                                                   # facts told in this turn; full where one asks
@@ -323,7 +323,7 @@ def _place(world: World, dice: _Dice, turns: int, distances: list[int], changes:
 
 
 # -- the facts: what is told
-def _keys(world: World, dice: _Dice) -> tuple[list[Key], list[Key]]:
+def _keys(world: World, dice: Dice) -> tuple[list[Key], list[Key]]:
     """All (attribute, entity) of this dialogue in random order: those spoken about in the gap, and the others."""
     people, objects = dice.some(PEOPLE, world.people), dice.some(OBJECTS, world.objects)
     if not world.gap:
@@ -336,7 +336,7 @@ def _keys_of(entities: list[str]) -> list[Key]:
     return [(name, e) for e in entities for name in (OF_OBJECTS if e in OBJECTS else OF_PEOPLE)]
 
 
-def _values_of(plan: _Plan, dice: _Dice, split: str, others: list[Key]) -> list[str]:
+def _values_of(plan: _Plan, dice: Dice, split: str, others: list[Key]) -> list[str]:
     """A value for each write of the plan, the true one last."""
     values = _values(*plan.key, split == "test_combo")
     if split == "test_distance":                                         # nothing else may show the value
@@ -356,7 +356,7 @@ class _Turn:
     asks: "_Plan | Key | None" = None                                    # a bare key was never told
 
 
-def _fill(world: World, dice: _Dice, acts: list[_Turn], plans: list[_Plan], near: list[Key], far: list[Key]) -> None:
+def _fill(world: World, dice: Dice, acts: list[_Turn], plans: list[_Plan], near: list[Key], far: list[Key]) -> None:
     """Give the free turns unanswerable questions, chatter, and facts that nobody asks for."""
     asked = {(plan.key[0], plan.values[-1]) for plan in plans}
     before = world.turns - world.gap - world.n_far if world.gap else 0
@@ -380,7 +380,7 @@ def _fill(world: World, dice: _Dice, acts: list[_Turn], plans: list[_Plan], near
             tell_something(turn)
 
 
-def _speak(world: World, dice: _Dice, turn: _Turn) -> Event:
+def _speak(world: World, dice: Dice, turn: _Turn) -> Event:
     if turn.tells:
         facts = dice.some(turn.tells)
         query = " ".join(dice.pick((ATTRIBUTES[a].change if change else ATTRIBUTES[a].tell)[:world.templates])

@@ -1,0 +1,199 @@
+"""The command line: thin, calls the library, prints a table or, with --json, one JSON object per line."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Train, question and measure a Reactive Transformer: a model that answers from a fixed-size memory.")
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON object per line on standard output, nothing else there")]
+Run = Annotated[Path | None, typer.Argument(help="folder written by `rxt-lite train`; the checkpoint in the package if left out")]
+
+
+@contextmanager
+def clear_errors():
+    """A mistake of the caller or of the world is one sentence and exit code 1, not a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"rxt-lite: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("rxt-lite: stopped; start again with the same arguments to go on from the last save", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def show(rows: Iterable[dict], as_json: bool) -> None:
+    rows = list(rows)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row), flush=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0]) if rows else Table("no rows")
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)
+
+
+def saved(run: Path | None, kind: str):
+    """The model called `kind` of a run and its tokenizer."""
+    from rxt_lite.data.tokenizer import load_tokenizer
+    from rxt_lite.models.checkpoint import load
+
+    folder = (run if run is not None else Path(__file__).parent / "checkpoints" / "book") / kind
+    return load(folder), load_tokenizer(folder / "tokenizer.json")
+
+
+@app.command()
+def train(
+    run: Annotated[Path, typer.Argument(help="folder for the run; an unfinished run in it goes on")],
+    preset: Annotated[str, typer.Option(help="shape of the model: tiny, book, story")] = "",
+    world: Annotated[str, typer.Option(help="preset of the small world: easy, base, long, overwrite, long_range")] = "base",
+    stories: Annotated[str, typer.Option(help='real stories instead: a .txt, .json, .parquet file, or "hub"')] = "",
+    limit: Annotated[int | None, typer.Option(help="read only the first so many stories")] = None,
+    model: Annotated[str, typer.Option(help="rxt, full_history or both")] = "",
+    steps: Annotated[int | None, typer.Option(help="training steps")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="dialogues a step")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    seed: Annotated[int, typer.Option(help="of weights, data order and noise")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train on the small world, or on real stories turned into dialogues; report what was reached."""
+    from rxt_lite.config import preset as named
+    from rxt_lite.experiments.stories import stories_run
+    from rxt_lite.training import recipes
+
+    with clear_errors():
+        stage = recipes.MEMORY_AWARE if not stories else recipes.ON_STORIES
+        stage = replace(stage, **{k: v for k, v in {"steps": steps, "lr": lr}.items() if v is not None})
+        if stage.steps < 1 or (batch_size is not None and batch_size < 1):
+            raise ValueError(f"--steps {stage.steps} and --batch-size {batch_size} must be at least 1")
+        kinds = {"both": tuple(recipes.KINDS), "": ("rxt",) if stories else tuple(recipes.KINDS)}.get(model, (model,))
+        how = {"stage": stage, "seed": seed, "config": named(preset or ("story" if stories else "book"))}
+        how |= {"batch_size": batch_size} if batch_size else {}
+        if stories:
+            show(stories_run(run, stories, limit=limit, kinds=kinds, **how), as_json)
+            return
+        rows = []
+        for kind in kinds:
+            _, history = recipes.train_on_world(run, kind=kind, world=world, **how)
+            last = history[-20:]
+            rows.append({"model": kind, "steps": len(history), "loss": sum(r["loss"] for r in last) / len(last),
+                         "minutes": history[-1]["seconds"] / 60, "folder": str(run / kind)})
+        show(rows, as_json)
+
+
+@app.command()
+def chat(
+    run: Run = None,
+    temperature: Annotated[float, typer.Option(help="0 always takes the most likely token")] = 0.0,
+    top_k: Annotated[int | None, typer.Option()] = None,
+    top_p: Annotated[float | None, typer.Option()] = None,
+    max_new_tokens: Annotated[int, typer.Option()] = 24,
+    seed: Annotated[int, typer.Option()] = 0,
+    as_json: Json = False,
+) -> None:
+    """Talk to a trained RxT, a message a line. /reset empties its memory, /quit or end of input ends."""
+    import torch
+
+    from rxt_lite.data.tokenizer import decode, encode_query
+    from rxt_lite.models.base import join
+    from rxt_lite.models.generate import stream
+
+    with clear_errors():
+        model, tokenizer = saved(run, "rxt")
+        generator, state, event = torch.Generator().manual_seed(seed), model.init_state(1), 0
+        asking = sys.stdin.isatty() and not as_json
+        if asking:
+            print("The memory is empty. Tell it something, ask later: for example “Tom has the hat.” /reset, /quit")
+        while True:
+            print("you  > " if asking else "", end="", flush=True)
+            line = sys.stdin.readline()
+            if not line or line.strip() == "/quit":
+                return
+            if line.strip() == "/reset":
+                state = model.init_state(1)
+                print("the memory is empty again", file=sys.stderr)
+                continue
+            try:
+                query = torch.tensor([encode_query(tokenizer, line)])
+                room = min(max_new_tokens, model.config.max_len - query.shape[1])
+                if room < 1:
+                    raise ValueError(f"the message has {query.shape[1]} tokens, the window of one event {model.config.max_len}; say it shorter")
+                started, tokens, text = time.perf_counter(), [], ""
+                for token in stream(model, query, state, room, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator):
+                    tokens.append(int(token))
+                    whole = decode(tokenizer, tokens)
+                    if not as_json:
+                        print(("model> " if asking and not text else "") + whole[len(text) :], end="", flush=True)
+                    text = whole
+            except ValueError as error:  # this message is refused; the conversation and its memory go on
+                print(f"rxt-lite: {error}", file=sys.stderr)
+                if as_json or not asking:
+                    raise typer.Exit(1) from None
+                continue
+            answered = time.perf_counter()
+            state = model.remember(join(query, torch.tensor([tokens])), state)
+            if as_json:
+                print(json.dumps({"event": event, "query": line.strip(), "answer": text, "tokens": len(tokens),
+                                  "answer_ms": round(1e3 * (answered - started), 2),
+                                  "update_ms": round(1e3 * (time.perf_counter() - answered), 2)}), flush=True)
+            else:
+                print(flush=True)
+            event += 1
+
+
+@app.command()
+def recall(
+    runs: Annotated[list[Path] | None, typer.Argument(help="folders written by `rxt-lite train`, one per training seed; the checkpoint in the package if left out")] = None,
+    world: Annotated[str, typer.Option(help="preset of the small world")] = "base",
+    split: Annotated[str, typer.Option(help="test_distance asks equally often at every distance; see rxt_lite.data.dialogues.SPLITS")] = "test_iid",
+    dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
+    data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Recall of planted facts by distance: memory on, reset, swapped, last event only, full history, chance."""
+    from rxt_lite.data.dialogues import make_dialogues
+    from rxt_lite.experiments.recall import recall_rows
+    from rxt_lite.models.checkpoint import read_card
+
+    with clear_errors():
+        if dialogues < 2:
+            raise ValueError(f"--dialogues {dialogues}: swapping memories needs at least 2 dialogues")
+        tests = make_dialogues(world, dialogues, split=split, seed=data_seed)
+        for run in runs or [Path(__file__).parent / "checkpoints" / "book"]:
+            model, tokenizer = saved(run, "rxt")
+            full_history, _ = saved(run, "full_history")
+            seed = read_card(run / "rxt")["card"].get("seed", 0)
+            show(recall_rows(model, full_history, tests, tokenizer, seed=seed), as_json)
+
+
+@app.command()
+def cost(
+    turns: Annotated[int, typer.Option(help="length of the conversation")] = 16,
+    preset: Annotated[str, typer.Option(help="shape of the model: tiny, book, story")] = "book",
+    query_tokens: Annotated[int, typer.Option(help="tokens of a query with [BOS][Q][A]")] = 12,
+    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer with [EOS]")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Tokens, multiply-adds and bytes of state for every turn: RxT answer and update, reread, prefix-cached."""
+    from rxt_lite.config import preset as named
+    from rxt_lite.experiments.cost import cost_rows
+
+    with clear_errors():
+        show(cost_rows(named(preset), turns, query_tokens, answer_tokens), as_json)
+
+
+if __name__ == "__main__":
+    app()

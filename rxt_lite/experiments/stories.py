@@ -1,0 +1,118 @@
+"""Real stories told chunk by chunk: how many bits a model needs, and what its memory saves.
+
+    bits per byte = sum of -log2 p over the answer tokens / bytes of the answers
+
+Bits per byte do not depend on the tokenizer. `[EOS]` is paid for and counts no byte. On "What happened
+next?" many answers are right, so losses are compared there, with the memory on and with the memory reset
+before every event, never exact matches.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from rxt_lite.data.batches import make_batch
+from rxt_lite.data.dialogues import Dialogue
+from rxt_lite.data.stories import load_stories, story_split, story_to_dialogue
+from rxt_lite.data.tokenizer import encode_event, train_tokenizer
+from rxt_lite.models.base import EventModel
+from rxt_lite.training.recipes import train_on_dialogues
+
+
+@torch.no_grad()
+def answer_bits(model: EventModel, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, *, reset: bool = False,
+                batch_size: int = 16) -> list[list[float]]:
+    """Bits that the model needs for each true answer: a list of events per dialogue. `reset` empties the memory before each."""
+    bits = []
+    for first in range(0, len(dialogues), batch_size):
+        some = dialogues[first : first + batch_size]
+        batch = make_batch(some, tokenizer, max_event_len=model.config.max_len).to(model.device)
+        state = model.init_state(len(some))
+        of_batch = []
+        for tokens, is_answer in zip(batch.tokens.unbind(1), batch.is_answer.unbind(1)):
+            read = model.init_state(len(some)) if reset else state
+            logits = model(tokens, read)[:, :-1].float()
+            nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")  # (B, T - 1)
+            of_batch.append((nll * is_answer[:, 1:]).sum(1) / math.log(2))
+            if not reset:
+                state = model.remember(tokens, state)
+        of_batch = torch.stack(of_batch, dim=1).tolist()  # (B, N)
+        bits += [row[: len(d.events)] for row, d in zip(of_batch, some)]
+    return bits
+
+
+def unigram_bits(train: Sequence[Dialogue], valid: Sequence[Dialogue], tokenizer) -> list[list[float]]:
+    """The same for a model that knows only how often each token occurs in the training answers (plus one each)."""
+    answer_ids = lambda event: encode_event(tokenizer, "?", event.answer)[len(encode_event(tokenizer, "?", "")) - 1 :]  # noqa: E731
+    counts = Counter(token for d in train for event in d.events for token in answer_ids(event))
+    total = sum(counts.values()) + tokenizer.get_vocab_size()
+    return [[sum(-math.log2((counts[token] + 1) / total) for token in answer_ids(event)) for event in d.events] for d in valid]
+
+
+def story_rows(model: EventModel, train: Sequence[Dialogue], valid: Sequence[Dialogue], tokenizer, *, seed: int) -> list[dict]:
+    """Rows {"arm", "turns", "bits_per_byte", "low", "high", "n", "seed"} on held-out stories.
+
+    arm         memory_on, memory_reset, unigram; and memory_gain = reset minus on, story by story
+    turns       "all" answers, or those to "What happened next?"
+    low, high   95 % interval of the mean over stories (normal approximation over n dialogues)
+    """
+    arms = {
+        "memory_on": answer_bits(model, valid, tokenizer),
+        "memory_reset": answer_bits(model, valid, tokenizer, reset=True),
+        "unigram": unigram_bits(train, valid, tokenizer),
+    }
+    rows = []
+    for turns in ("all", "next"):
+        chosen = [[n for n in range(len(d.events)) if turns == "all" or any(p.turn == n and p.kind == "next" for p in d.probes)] for d in valid]
+        size = [sum(len(d.events[n].answer.encode()) for n in which) for d, which in zip(valid, chosen)]
+        total = {arm: [sum(of[n] for n in which) for of, which in zip(bits, chosen)] for arm, bits in arms.items()}
+        total["memory_gain"] = [reset - on for reset, on in zip(total["memory_reset"], total["memory_on"])]
+        for arm, bits in total.items():
+            mean, half = ratio_interval(bits, size)
+            rows.append({"arm": arm, "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(valid), "seed": seed})
+    return rows
+
+
+def ratio_interval(bits: Sequence[float], size: Sequence[int], z: float = 1.959964) -> tuple[float, float]:
+    """Sum of bits over sum of bytes, and half the width of its 95 % interval (dialogues are the independent units)."""
+    n, ratio = len(bits), sum(bits) / sum(size)
+    if n < 2:
+        return ratio, math.inf
+    spread = sum((b - ratio * s) ** 2 for b, s in zip(bits, size)) / (n - 1)
+    return ratio, z * math.sqrt(spread / n) / (sum(size) / n)
+
+
+def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds: tuple[str, ...] = ("rxt",), **how) -> list[dict]:
+    """Turn real stories into dialogues, train on them, and report on the held-out ones: rows of `story_rows`.
+
+    One story in twenty is held out by the hash of its words. The tokenizer is trained on the training
+    dialogues. `how` goes to `train_on_dialogues`.
+    """
+    dialogues = {"train": [], "valid": []}
+    for story in tqdm(load_stories(source, limit=limit), desc="stories to dialogues"):
+        dialogues[story_split(story)].append(story_to_dialogue(story))
+    if not dialogues["train"] or len(dialogues["valid"]) < 2:
+        raise ValueError(
+            f"{source} gives {len(dialogues['train'])} stories to train on and {len(dialogues['valid'])} held out "
+            "(one in twenty, by hash); training needs at least 1 and 2, so give a larger file"
+        )
+    config = how["config"]
+    texts = (text for d in dialogues["train"] for event in d.events for text in (event.query, event.answer))
+    tokenizer = train_tokenizer(texts, config.vocab_size)
+    train, valid = ([d for d in dialogues[split] if fits(d, tokenizer, config.max_len)] for split in ("train", "valid"))
+    rows = []
+    for kind in kinds:
+        model, _ = train_on_dialogues(run, train, tokenizer, kind=kind, name=f"stories of {source}", **how)
+        rows += [{"model": kind, **row} for row in story_rows(model, train, valid[:256], tokenizer, seed=how.get("seed", 0))]
+    return rows
+
+
+def fits(dialogue: Dialogue, tokenizer: Tokenizer, max_len: int) -> bool:
+    """Can a window of `max_len` tokens read every event?"""
+    return all(len(encode_event(tokenizer, event.query, event.answer)) <= max_len for event in dialogue.events)

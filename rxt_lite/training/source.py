@@ -1,0 +1,49 @@
+"""Where batches come from: batch number `step` is always the same, so a run can stop and go on anywhere."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tokenizers import Tokenizer
+
+from rxt_lite.data.batches import Batch, make_batch
+from rxt_lite.data.dialogues import Dialogue, make_dialogues
+
+
+@dataclass(frozen=True)
+class WorldBatches:
+    """Endless dialogues of the embedded small world, each of them new.
+
+    lessons     ((first step, preset), ...): which world is taught from which step on; the first begins at 0
+    """
+
+    lessons: tuple[tuple[int, str], ...]
+    batch_size: int
+    seed: int
+    max_event_len: int
+    tokenizer: Tokenizer = field(repr=False)
+
+    def __call__(self, step: int) -> Batch:
+        world = [name for first, name in self.lessons if step >= first][-1]
+        dialogues = make_dialogues(world, self.batch_size, seed=self.seed, start=step * self.batch_size)
+        return make_batch(dialogues, self.tokenizer, max_event_len=self.max_event_len)
+
+
+@dataclass(frozen=True)
+class ListBatches:
+    """A list of dialogues in a new random order every epoch."""
+
+    dialogues: Sequence[Dialogue] = field(repr=False)
+    batch_size: int
+    seed: int
+    max_event_len: int
+    tokenizer: Tokenizer = field(repr=False)
+    name: str = "dialogues"
+
+    def __call__(self, step: int) -> Batch:
+        per_epoch = -(-len(self.dialogues) // self.batch_size)
+        epoch, place = divmod(step, per_epoch)
+        order = list(range(len(self.dialogues)))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return make_batch([self.dialogues[i] for i in chosen], self.tokenizer, max_event_len=self.max_event_len)
