@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from rxt_lite.data.batches import make_batch
+from rxt_lite.data.batches import fits, make_batch
 from rxt_lite.data.dialogues import Dialogue, Event, make_dialogues
 from rxt_lite.data.tokenizer import BOS, EOS, PAD, A, decode, world_tokenizer
 
@@ -43,6 +43,7 @@ def test_a_long_event_is_named():
     dialogue = Dialogue((Event("Tell me about the hat " * 9, "No."),))
     with pytest.raises(ValueError, match=r"begins with 'Tell me about the hat.* has \d+ tokens.*max_event_len=16"):
         make_batch([dialogue], world_tokenizer(), max_event_len=16)
+    assert not fits(dialogue, world_tokenizer(), 16) and fits(dialogue, world_tokenizer(), 128)
 
 
 def test_nothing_makes_no_batch():

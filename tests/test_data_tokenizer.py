@@ -5,8 +5,21 @@ import re
 import pytest
 
 from rxt_lite.data.dialogues import PRESETS, SPLITS, make_dialogues
-from rxt_lite.data.tokenizer import (BOS, EOS, PAD, SPECIALS, A, Q, decode, encode_event, encode_query, load_tokenizer,
-                                     save_tokenizer, train_tokenizer, world_tokenizer)
+from rxt_lite.data.tokenizer import (
+    BOS,
+    EOS,
+    PAD,
+    SPECIALS,
+    A,
+    Q,
+    decode,
+    encode_event,
+    encode_query,
+    load_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+    world_tokenizer,
+)
 
 TEXTS = ["Once upon a time there was a little girl.", "She had a red hat and a little dog."] * 20
 TRICKY = "Is [EOS] a [A] token? [PAD][BOS] [Q]"

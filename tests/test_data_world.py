@@ -6,8 +6,21 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from rxt_lite.data.dialogues import (FEATURES, PRESETS, SPLITS, Event, Probe, World, answer_is_right, classify,
-                                     from_row, held_out, make_dialogue, make_dialogues, to_row)
+from rxt_lite.data.dialogues import (
+    FEATURES,
+    PRESETS,
+    SPLITS,
+    Event,
+    Probe,
+    World,
+    answer_is_right,
+    classify,
+    from_row,
+    held_out,
+    make_dialogue,
+    make_dialogues,
+    to_row,
+)
 from rxt_lite.data.world import ATTRIBUTES, CHATTER, COLOURS, FOODS, OBJECTS, PEOPLE, PET_NAMES, PETS, PLACES
 
 # ------------------------------------------------------------------------------------------------- the oracle

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rxt_lite.data.dialogues import Dialogue
-from rxt_lite.data.tokenizer import A, PAD, encode_event
+from rxt_lite.data.tokenizer import PAD, A, encode_event
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from rxt_lite.data.world import ACKNOWLEDGEMENTS, ATTRIBUTES, CHATTER, LEVELS, OBJECTS, PEOPLE, REFUSAL
@@ -157,7 +157,7 @@ PRESETS = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _for_split(world: World, split: str, step: int) -> World:
     """The world with the knobs that a split turns; `step` runs through the distances of test_distance."""
     if split == "test_distance":
@@ -182,7 +182,7 @@ def held_out(attribute: str, entity: str, value: str) -> bool:
     return (kind.values.index(value) - lost * kind.entities.index(entity)) % len(kind.values) < lost
 
 
-@lru_cache(maxsize=None)
+@cache
 def _values(attribute: str, entity: str, kept_for_test: bool) -> tuple[str, ...]:
     return tuple(v for v in ATTRIBUTES[attribute].values if held_out(attribute, entity, v) is kept_for_test)
 
