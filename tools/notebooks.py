@@ -1,0 +1,105 @@
+"""The notebooks as they are committed: no outputs, but for the few cells that nbval compares.
+
+    python tools/notebooks.py strip   book/*.ipynb    drop what a run left behind
+    python tools/notebooks.py outputs book/*.ipynb    run them, and store the outputs of compared cells anew
+    python tools/notebooks.py run     book/*.ipynb    run them with papermill, PROFILE=ci, each in a process of its own
+
+A compared cell carries the tag `nbval-check-output`; its output is short and the same on every machine. It keeps its
+execution count too: nbval never compares a cell whose count is null.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+
+COMPARED = "nbval-check-output"
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+PAPERMILL = Path("_build/papermill")
+
+
+def is_compared(cell) -> bool:
+    return COMPARED in cell.metadata.get("tags", [])
+
+
+def stripped(notebook):
+    """`notebook` without what a run left behind; counts of compared cells are their places among the code cells."""
+    notebook = nbformat.from_dict(notebook)
+    notebook.metadata = nbformat.from_dict(KERNEL)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for place, cell in enumerate(code, start=1):
+        compared = is_compared(cell) and cell.outputs
+        cell.execution_count = place if compared else None
+        cell.outputs = [without_run(output, place) for output in cell.outputs] if compared else []
+    for cell in notebook.cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "mystnb")}
+    return notebook
+
+
+def without_run(output, place: int):
+    if "execution_count" in output:
+        output.execution_count = place
+    if "metadata" in output:
+        output.metadata = nbformat.from_dict({})
+    return output
+
+
+def to_text(notebook) -> str:
+    """The bytes of a committed notebook."""
+    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def strip(path: Path) -> None:
+    path.write_text(to_text(stripped(nbformat.read(path, as_version=4))), encoding="utf-8")
+
+
+def outputs(path: Path) -> None:
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(path.parent)}}, coalesce_streams=True).execute()
+    path.write_text(to_text(stripped(notebook)), encoding="utf-8")
+
+
+def run(path: Path) -> None:
+    """papermill's command line, so that what fails here fails for a reader as well."""
+    command = [sys.executable, "-m", "papermill", str(path), str(PAPERMILL / path.name), "-p", "PROFILE", "ci"]
+    command += ["--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", "600"]
+    subprocess.run(command, check=True, env={**os.environ, "RXT_RUNS": str(PAPERMILL.resolve() / "runs")})
+
+
+def main() -> int:
+    actions = {"strip": strip, "outputs": outputs, "run": run}
+    if len(sys.argv) < 2 or sys.argv[1] not in actions:
+        print(__doc__, file=sys.stderr)
+        return 2
+    action, paths = actions[sys.argv[1]], [Path(name) for name in sys.argv[2:]]
+    if action is run:  # nothing that an earlier run trained is used again
+        shutil.rmtree(PAPERMILL, ignore_errors=True)
+        PAPERMILL.mkdir(parents=True)
+    elif action is outputs:
+        os.environ["RXT_PROFILE"] = "ci"
+    failed = []
+    for path in paths:
+        start = time.monotonic()
+        try:
+            action(path)
+        except Exception as error:  # one broken notebook must not hide the next
+            failed.append(path)
+            print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
+        if action is not strip:
+            print(f"{path}: {time.monotonic() - start:.1f} s")
+    if failed:
+        print("FAILED: " + ", ".join(map(str, failed)), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
