@@ -60,8 +60,8 @@ class ModelConfig:
                 f"d_model={self.d_model} over n_heads={self.n_heads} gives heads of odd width {self.d_head}; "
                 "rotary positions turn pairs of features, so the width must be even"
             )
-        for name in ("self_heads", "cross_heads", "memory_heads"):
-            pair = tuple(getattr(self, name) or (self.n_heads, self.n_heads))
+        for place in ("self", "cross", "memory"):
+            name, pair = f"{place}_heads", self.heads(place)
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
                 raise ValueError(f"{name}={pair} must be two whole numbers (query heads, key-value heads)")
             if max(pair) > self.n_heads or max(pair) % min(pair):
@@ -69,11 +69,14 @@ class ModelConfig:
                     f"{name}={pair} does not fit n_heads={self.n_heads}: neither count may exceed it, "
                     "and the larger must be a multiple of the smaller"
                 )
-            object.__setattr__(self, name, pair)
         _one_of("memory_attention", self.memory_attention, MEMORY_ATTENTIONS)
         _one_of("gate", self.gate, GATES)
         _one_of("gate_activation", self.gate_activation, GATE_ACTIVATIONS)
         _one_of("initial_slots", self.initial_slots, INITIAL_SLOTS)
+
+    def heads(self, place: str) -> tuple[int, int]:
+        """(query heads, key-value heads) of the attention at `place`: "self", "cross" or "memory"."""
+        return getattr(self, f"{place}_heads") or (self.n_heads, self.n_heads)
 
     @property
     def d_head(self) -> int:  # K

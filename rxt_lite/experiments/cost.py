@@ -30,9 +30,9 @@ def feedforward_macs(config: ModelConfig, tokens: int) -> int:
 
 def decode_macs(config: ModelConfig, tokens: int, past: int, slots: bool) -> int:
     """`tokens` new tokens in one pass after `past` cached ones, with or without slots (their keys and values at hand)."""
-    layer = attention_macs(config, config.self_heads, tokens, past + tokens, tokens) + feedforward_macs(config, tokens)
+    layer = attention_macs(config, config.heads("self"), tokens, past + tokens, tokens) + feedforward_macs(config, tokens)
     if slots:
-        layer += attention_macs(config, config.cross_heads, tokens, config.n_slots, 0)
+        layer += attention_macs(config, config.heads("cross"), tokens, config.n_slots, 0)
     return config.n_layers * layer + tokens * config.d_model * config.vocab_size
 
 
@@ -41,19 +41,19 @@ def answer_macs(config: ModelConfig, prompt: int, past: int, answer: int, slots:
     macs = decode_macs(config, prompt, past, slots)
     macs += sum(decode_macs(config, 1, past + prompt + t, slots) for t in range(answer - 1))
     if slots:  # keys and values of the slots, once per event
-        macs += config.n_layers * 2 * config.n_slots * config.cross_heads[1] * config.d_head * config.d_model
+        macs += config.n_layers * 2 * config.n_slots * config.heads("cross")[1] * config.d_head * config.d_model
     return macs
 
 
 def update_macs(config: ModelConfig, tokens: int) -> int:
     """Encode an event of `tokens` tokens and let the slots read it."""
     c, S, D = config, config.n_slots, config.d_model
-    layer = attention_macs(c, c.self_heads, tokens, tokens, tokens) + feedforward_macs(c, tokens)
-    layer += attention_macs(c, c.memory_heads, S, tokens, tokens)
+    layer = attention_macs(c, c.heads("self"), tokens, tokens, tokens) + feedforward_macs(c, tokens)
+    layer += attention_macs(c, c.heads("memory"), S, tokens, tokens)
     gate = {"slot": 2 * D * S, "linear": S * S}.get(c.gate, 0)
     gates = {"simple": 1, "self": 2, "interlayer": 2, "self_interlayer": 3}[c.memory_attention]
     if c.memory_attention != "simple":
-        layer += attention_macs(c, c.memory_heads, S, S, S)
+        layer += attention_macs(c, c.heads("memory"), S, S, S)
     return c.n_layers * (layer + gates * gate)
 
 
@@ -67,7 +67,7 @@ def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_to
             raise ValueError(f"{name}={value} must be at least 1")
     c, Tq, Ta, event = config, query_tokens, answer_tokens, query_tokens + answer_tokens
     stm = FLOAT * c.n_layers * c.n_slots * c.d_model
-    key_value = FLOAT * 2 * c.n_layers * c.self_heads[1] * c.d_head
+    key_value = FLOAT * 2 * c.n_layers * c.heads("self")[1] * c.d_head
     rows = []
     for turn in range(1, turns + 1):
         past = (turn - 1) * event

@@ -23,7 +23,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.norm_attention = RMSNorm(config.d_model)
-        self.attention = Attention(config, config.self_heads)
+        self.attention = Attention(config, config.heads("self"))
         self.norm_feedforward = RMSNorm(config.d_model)
         self.feedforward = FeedForward(config)
 
@@ -47,11 +47,11 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: ModelConfig, memory: bool):
         super().__init__()
         self.norm_attention = RMSNorm(config.d_model)
-        self.attention = Attention(config, config.self_heads)
+        self.attention = Attention(config, config.heads("self"))
         if memory:
             self.norm_memory = RMSNorm(config.d_model)
             self.norm_slots = RMSNorm(config.d_model)
-            self.memory = Attention(config, config.cross_heads)
+            self.memory = Attention(config, config.heads("cross"))
         self.norm_feedforward = RMSNorm(config.d_model)
         self.feedforward = FeedForward(config)
 

@@ -40,7 +40,7 @@ class MemoryAttention(nn.Module):
         self.variant = config.memory_attention
         if self.variant != "simple":
             self.norm_first = RMSNorm(D, L)
-            self.attention_first = Attention(config, config.memory_heads, layerwise=True)
+            self.attention_first = Attention(config, config.heads("memory"), layerwise=True)
             self.gate_first = ResidualGate(config)
         if self.variant in ("interlayer", "self_interlayer"):
             self.norm_mean = RMSNorm(D)
@@ -49,7 +49,7 @@ class MemoryAttention(nn.Module):
         self.names = nn.Parameter(torch.randn(L, 1, S, D)) if config.slot_embeddings else None
         self.norm_stm = RMSNorm(D, L)
         self.norm_event = RMSNorm(D, L)
-        self.attention = Attention(config, config.memory_heads, layerwise=True)
+        self.attention = Attention(config, config.heads("memory"), layerwise=True)
         self.gate = ResidualGate(config)
 
     def among_slots(self, stm: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Cache:
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor, kept: Any = None):
-        shape = (config.n_layers, batch_size, config.self_heads[1], capacity, config.d_head)
+        shape = (config.n_layers, batch_size, config.heads("self")[1], capacity, config.d_head)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
         self.is_token = torch.zeros(batch_size, capacity, dtype=torch.bool, device=like.device)
         self.length = torch.zeros(batch_size, dtype=torch.long, device=like.device)

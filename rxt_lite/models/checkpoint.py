@@ -69,7 +69,7 @@ def load(folder: Path | str) -> EventModel:
     if about["model"] not in MODELS:
         raise ValueError(f"{folder} holds a {about['model']!r}; this version knows {', '.join(MODELS)}")
     try:
-        config = ModelConfig(**about["config"])
+        config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()})
     except TypeError as error:
         raise ValueError(f"{folder}/config.json does not describe a model of this version: {error}") from error
     path = Path(folder) / "model.safetensors"
