@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rxt_lite.config import EOS, PAD, TINY
-from rxt_lite.data.dialogues import make_dialogues
+from rxt_lite.data.dialogues import World, make_dialogues
 from rxt_lite.data.tokenizer import encode_event, encode_query, world_tokenizer
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import ARMS, recall_rows, run_freely
@@ -86,15 +86,11 @@ def test_a_perfect_memory_scores_one_and_every_control_takes_it_away():
 
 def test_last_event_only_reaches_one_event_back():
     """With a question in the second event of two, one event is the whole history."""
-    short = [replace_events(d, 2) for d in make_dialogues("easy", 200) if d.probes[0].turn == 1 and d.probes[0].kind == "recall"]
+    short = make_dialogues(World(turns=2, probes=1, overwrites=0), 20)
     model = PerfectMemory(short)
     rows = by_arm(recall_rows(model, None, short, TOKENIZER, seed=0))
     assert "full_history" not in rows
     assert {r["seen"]: r["recall"] for r in rows["last_event_only"]} == {1: 1.0}
-
-
-def replace_events(dialogue, n):
-    return replace(dialogue, events=dialogue.events[:n], probes=tuple(p for p in dialogue.probes if p.turn < n))
 
 
 @torch.no_grad()
