@@ -127,7 +127,8 @@ def test_our_own_rows_come_back_with_their_probes(tmp_path):
 
 def test_columns_instead_of_structs_are_put_right_and_unequal_ones_refused(tmp_path):
     by_column = {"query": "q0", "answer": "a0", "interactions": {"query": ["q1", "q2"], "answer": ["a1", "a2"]}}
-    assert len(load_dialogues(write(tmp_path / "a.json", json.dumps([by_column])))[0].events) == 3
+    events = load_dialogues(write(tmp_path / "a.json", json.dumps([by_column])))[0].events
+    assert events == tuple(Event(f"q{i}", f"a{i}") for i in range(3))
     by_column["interactions"]["answer"].pop()
     with pytest.raises(ValueError, match="row 0 has unequal numbers"):
         load_dialogues(write(tmp_path / "b.json", json.dumps([by_column])))
@@ -187,6 +188,15 @@ def test_every_answer_stands_in_an_earlier_chunk_and_not_in_the_last_one_told():
         assert probe.value in dialogue.events[probe.turn - probe.distance].answer
         assert probe.value.lower() in dialogue.events[probe.turn - probe.seen].answer.lower()
         assert 1 <= probe.seen <= probe.distance and event.query not in {e.query for e in dialogue.events[:probe.turn]}
+
+
+def test_distance_counts_from_the_last_telling():
+    part = "Then she sat down and slept. " * 4
+    story = f"She saw a red ball. {part}She saw a red ball. {part}She sang one song. {part}She ate one plum. {part}"
+    dialogue = story_to_dialogue(story)
+    probe = next(p for p in dialogue.probes if p.kind == "recall")
+    assert [e.query for e in dialogue.events[1:4]] == ["What happened next?"] * 2 + ["What colour was the ball?"]
+    assert (probe.turn, probe.distance, probe.seen, probe.writes) == (3, 2, 2, 2)
 
 
 def test_the_same_story_gives_the_same_dialogue_and_survives_a_row():

@@ -94,6 +94,7 @@ def oracle(events):
             verdicts.append(dict(verdict, kind="unknown", value="", distance=0, seen=0, writes=0, stale=()))
             continue
         written, value = history[-1]
+        assert all(old != new for (_, old), (_, new) in zip(history, history[1:])), "a change that changes nothing"
         assert list(facts_in(event.answer)) == [(attribute, entity, value)]
         past = [f"{e.query} {e.answer}" for e in events[:turn]]
         seen = turn - max(t for t, text in enumerate(past) if re.search(rf"\b{value}\b", text))
