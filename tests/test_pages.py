@@ -266,8 +266,9 @@ def test_pages_name_no_file_on_another_host(soups):
 
 
 def test_chapters_offer_colab_for_their_own_notebook(soups):
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"].removeprefix("https://")
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
     for name in CHAPTERS:
-        wanted = f"https://colab.research.google.com/{repository.replace('github.com', 'github')}/blob/main/{Path(name).with_suffix('.ipynb')}"
+        notebook = f"blob/{repository['branch']}/{Path(name).with_suffix('.ipynb')}"
+        wanted = f"https://colab.research.google.com/github{urlparse(repository['url']).path}/{notebook}"
         links = [a["href"] for a in soups[name].find_all("a", href=True) if "colab.research" in a["href"]]
         assert links and set(links) == {wanted}
