@@ -107,6 +107,7 @@ def chat(
     """Talk to a trained RxT, a message a line. /reset empties its memory, /quit or end of input ends."""
     import torch
 
+    from rxt_lite.config import EOS
     from rxt_lite.data.tokenizer import decode, encode_query
     from rxt_lite.models.base import join
     from rxt_lite.models.generate import stream
@@ -130,11 +131,14 @@ def chat(
                 query = torch.tensor([encode_query(tokenizer, line)])
                 room = min(max_new_tokens, model.config.max_len - query.shape[1])
                 if room < 1:
-                    raise ValueError(f"the message has {query.shape[1]} tokens, the window of one event {model.config.max_len}; say it shorter")
+                    raise ValueError(f"the message has {query.shape[1]} tokens, the window of one event "
+                                     f"{model.config.max_len}; say it shorter")
                 started, tokens, text = time.perf_counter(), [], ""
                 for token in stream(model, query, state, room, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator):
                     tokens.append(int(token))
                     whole = decode(tokenizer, tokens)
+                    if whole.endswith("\ufffd") and int(token) != EOS:
+                        continue  # half a letter: its other bytes are still to come
                     if not as_json:
                         print(("model> " if asking and not text else "") + whole[len(text) :], end="", flush=True)
                     text = whole
@@ -156,9 +160,10 @@ def chat(
 
 @app.command()
 def recall(
-    runs: Annotated[list[Path] | None, typer.Argument(help="folders written by `rxt-lite train`, one per training seed; the checkpoint in the package if left out")] = None,
+    runs: Annotated[list[Path] | None, typer.Argument(
+        help="folders written by `rxt-lite train`, one per training seed; the checkpoint in the package if left out")] = None,
     world: Annotated[str, typer.Option(help="preset of the small world")] = "base",
-    split: Annotated[str, typer.Option(help="test_distance asks equally often at every distance; see rxt_lite.data.dialogues.SPLITS")] = "test_iid",
+    split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
     as_json: Json = False,

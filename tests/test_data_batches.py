@@ -2,9 +2,10 @@
 import pytest
 import torch
 
+from rxt_lite.config import BOS, EOS, PAD, A
 from rxt_lite.data.batches import fits, make_batch
 from rxt_lite.data.dialogues import Dialogue, Event, make_dialogues
-from rxt_lite.data.tokenizer import BOS, EOS, PAD, A, decode, world_tokenizer
+from rxt_lite.data.tokenizer import decode, world_tokenizer
 
 
 def test_a_batch_reads_back_as_its_dialogues():

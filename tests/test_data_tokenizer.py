@@ -4,14 +4,10 @@ import re
 
 import pytest
 
+from rxt_lite.config import BOS, EOS, PAD, A, Q
 from rxt_lite.data.dialogues import PRESETS, SPLITS, make_dialogues
 from rxt_lite.data.tokenizer import (
-    BOS,
-    EOS,
-    PAD,
     SPECIALS,
-    A,
-    Q,
     decode,
     encode_event,
     encode_query,

@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from rxt_lite.config import PAD, A
 from rxt_lite.data.dialogues import Dialogue
-from rxt_lite.data.tokenizer import PAD, A, encode_event
+from rxt_lite.data.tokenizer import encode_event
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from rxt_lite.config import BOS, EOS, A, Q
 from rxt_lite.data import world
 
-SPECIALS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]", "[Q]", "[A]")
-PAD, UNK, BOS, EOS, MASK, Q, A = range(len(SPECIALS))
+SPECIALS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]", "[Q]", "[A]")  # their ids are in config.py
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

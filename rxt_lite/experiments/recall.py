@@ -94,7 +94,8 @@ def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: S
                         n[probe.seen] += 1
         for seen in sorted(n):
             low, high = wilson(right[seen], n[seen])
-            rows.append({"arm": name, "seen": seen, "recall": right[seen] / n[seen], "low": low, "high": high, "n": n[seen], "seed": seed})
+            share = right[seen] / n[seen]
+            rows.append({"arm": name, "seen": seen, "recall": share, "low": low, "high": high, "n": n[seen], "seed": seed})
     return rows + chance_rows(dialogues, seed)
 
 
@@ -106,4 +107,7 @@ def chance_rows(dialogues: Sequence[Dialogue], seed: int) -> list[dict]:
             if probe.kind == "recall":
                 shares[probe.seen].append(1 / probe.options)
     means = {seen: sum(s) / len(s) for seen, s in sorted(shares.items())}
-    return [{"arm": "chance", "seen": seen, "recall": m, "low": m, "high": m, "n": len(shares[seen]), "seed": seed} for seen, m in means.items()]
+    return [
+        {"arm": "chance", "seen": seen, "recall": m, "low": m, "high": m, "n": len(shares[seen]), "seed": seed}
+        for seen, m in means.items()
+    ]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from rxt_lite.data.batches import make_batch
+from rxt_lite.data.batches import fits, make_batch
 from rxt_lite.data.dialogues import Dialogue
 from rxt_lite.data.stories import load_stories, story_split, story_to_dialogue
 from rxt_lite.data.tokenizer import encode_event, train_tokenizer
@@ -69,13 +69,14 @@ def story_rows(model: EventModel, train: Sequence[Dialogue], valid: Sequence[Dia
     }
     rows = []
     for turns in ("all", "next"):
-        chosen = [[n for n in range(len(d.events)) if turns == "all" or any(p.turn == n and p.kind == "next" for p in d.probes)] for d in valid]
+        chosen = [range(len(d.events)) if turns == "all" else [p.turn for p in d.probes if p.kind == "next"] for d in valid]
         size = [sum(len(d.events[n].answer.encode()) for n in which) for d, which in zip(valid, chosen)]
         total = {arm: [sum(of[n] for n in which) for of, which in zip(bits, chosen)] for arm, bits in arms.items()}
         total["memory_gain"] = [reset - on for reset, on in zip(total["memory_reset"], total["memory_on"])]
         for arm, bits in total.items():
             mean, half = ratio_interval(bits, size)
-            rows.append({"arm": arm, "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(valid), "seed": seed})
+            rows.append({"arm": arm, "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half,
+                         "n": len(valid), "seed": seed})
     return rows
 
 
@@ -96,7 +97,7 @@ def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds
     """
     dialogues = {"train": [], "valid": []}
     for story in tqdm(load_stories(source, limit=limit), desc="stories to dialogues"):
-        dialogues[story_split(story)].append(story_to_dialogue(story))
+        dialogues[story_split(story)].append(story_to_dialogue(story, chunks=8, max_words=32))
     if not dialogues["train"] or len(dialogues["valid"]) < 2:
         raise ValueError(
             f"{source} gives {len(dialogues['train'])} stories to train on and {len(dialogues['valid'])} held out "
@@ -111,8 +112,3 @@ def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds
         model, _ = train_on_dialogues(run, train, tokenizer, kind=kind, name=f"stories of {source}", **how)
         rows += [{"model": kind, **row} for row in story_rows(model, train, valid[:256], tokenizer, seed=how.get("seed", 0))]
     return rows
-
-
-def fits(dialogue: Dialogue, tokenizer: Tokenizer, max_len: int) -> bool:
-    """Can a window of `max_len` tokens read every event?"""
-    return all(len(encode_event(tokenizer, event.query, event.answer)) <= max_len for event in dialogue.events)

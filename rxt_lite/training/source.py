@@ -23,6 +23,10 @@ class WorldBatches:
     max_event_len: int
     tokenizer: Tokenizer = field(repr=False)
 
+    def __post_init__(self):
+        for _, world in self.lessons:
+            make_dialogues(world, 1)  # an unknown preset is refused now, not when its lesson begins
+
     def __call__(self, step: int) -> Batch:
         world = [name for first, name in self.lessons if step >= first][-1]
         dialogues = make_dialogues(world, self.batch_size, seed=self.seed, start=step * self.batch_size)
