@@ -75,7 +75,7 @@ def test_these_are_the_commands_of_ci():
 
 
 def test_green_before_anything_is_planted(green):
-    for command in (["notebooks"], ["book", "RXT_PROFILE=ci"], ["test", f"TESTS={PAGE_TESTS}"]):
+    for command in (["lint"], ["notebooks"], ["book", "RXT_PROFILE=ci"], ["test", f"TESTS={PAGE_TESTS}"]):
         done = make(green, *command)
         assert done.returncode == 0, said(done)
 
