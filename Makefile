@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint serve lab strip outputs clean
+.PHONY: help book test notebooks lint stories results serve lab strip outputs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -33,6 +33,12 @@ notebooks: $(SETUP)  ## execute every notebook twice more: papermill, then nbval
 
 lint: $(SETUP)  ## ruff and codespell
 	$(PY) -m ruff check . && .venv/bin/codespell
+
+stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=file.txt
+	.venv/bin/rxt-lite train _build/stories --stories "$(STORIES)"
+
+results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
+	$(PY) tools/results.py
 
 serve: book  ## build the book and serve it on http://127.0.0.1:8000
 	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000
