@@ -21,6 +21,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "test"
+PATIENCE = 120_000  # ms: a busy machine is slow, not wrong
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 
 
@@ -74,7 +75,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found)
+        chromium = playwright.chromium.launch(executable_path=found, timeout=PATIENCE)
         yield chromium
         chromium.close()
 
@@ -118,6 +119,7 @@ def visit(browser, address):
     def open_page(name: str, mode: str) -> Visit:
         seen = Visit()
         context = browser.new_context(**MODES[mode], reduced_motion="reduce")
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
 
         def at_the_door(route):
@@ -197,15 +199,17 @@ def test_formulas_are_set(visit, page):
 
 def test_search_finds_a_page_offline(browser, address):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.route("**/*", lambda route: route.continue_() if route.request.url.startswith(address) else route.abort())
     page.goto(address + "search.html?q=transcript", wait_until="networkidle")
-    page.wait_for_selector("#search-results li a", timeout=10_000)
+    page.wait_for_selector("#search-results li a")
     assert any("transcript-or-state" in link.get_attribute("href") for link in page.query_selector_all("#search-results a"))
     page.close()
 
 
 def test_first_stop_of_the_tab_key_skips_to_the_text(browser, address):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(address + "book/intro.html", wait_until="networkidle")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#main-content"
