@@ -1,0 +1,161 @@
+"""Figures show the rows they are given, can be read without colour, and fit a phone."""
+
+import itertools
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import pytest  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
+
+from rxt_lite.figures import ARMS, arm_style, in_words, loss_curve, recall_by_distance, shares, spread  # noqa: E402
+
+
+def row(arm, seen, recall, half=0.05):
+    return {"arm": arm, "seen": seen, "recall": recall, "low": recall - half, "high": recall + half, "n": 100, "seed": 0}
+
+
+# Four of the six arms end within two hundredths of each other, as they do for a trained model.
+LEVELS = {"memory_on": 0.9, "memory_reset": 0.1, "memory_swapped": 0.09, "last_event_only": 0.1, "full_history": 0.97, "chance": 0.1}
+ROWS = [row(arm, seen, recall, half=0.0 if arm == "chance" else 0.03) for arm, recall in LEVELS.items() for seen in range(1, 9)]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def lines_by_name(axes):
+    return {line.get_label(): line for line in axes.lines}
+
+
+def boxes(axes):
+    """Label -> its box in pixels, after drawing."""
+    axes.figure.canvas.draw()
+    return {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # of the words, without their line
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+# ------------------------------------------------------------------------------------------------ recall by distance
+def test_each_arm_is_told_apart_without_colour():
+    known = [arm_style(arm) for arm in ARMS]
+    for position in (0, 1):  # name, colour
+        assert len({style[position] for style in known}) == len(known)
+    assert len({(marker, str(dash)) for _, _, marker, dash in known}) == len(known)
+    unknown = [arm_style(arm, place) for place, arm in enumerate(("without_gate", "without_names"))]
+    assert len({style[2] for style in [*known, *unknown]}) == len(known) + len(unknown)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_names_can_be_read_on_paper(arm):
+    contrast = 1.05 / (luminance(arm_style(arm)[1]) + 0.05)
+    assert contrast >= 4.5, "WCAG AA for text"
+
+
+def test_lines_go_through_the_rows_in_the_order_of_distance():
+    axes = recall_by_distance([row("memory_on", 3, 0.5), row("memory_on", 1, 0.9), row("memory_on", 2, 0.7)])
+    line = lines_by_name(axes)["memory on"]
+    assert list(line.get_ydata()) == [0.9, 0.7, 0.5]
+    assert list(line.get_xdata()) == [1, 2, 3]
+
+
+def test_bars_reach_from_low_to_high_and_chance_has_none():
+    axes = recall_by_distance(ROWS)
+    assert len(axes.collections) == len(ARMS) - 1
+    for bars, arm in zip(axes.collections, ("memory_on", "memory_reset")):
+        for segment, wanted in zip(bars.get_segments(), (r for r in ROWS if r["arm"] == arm)):
+            assert [y for _, y in segment] == pytest.approx([wanted["low"], wanted["high"]])
+
+
+def test_each_line_has_its_name_beside_it_and_no_two_names_touch():
+    axes = recall_by_distance(ROWS)
+    labels = boxes(axes)
+    assert set(labels) == {name for name, *_ in ARMS.values()}
+    assert [(a, b) for a, b in itertools.combinations(labels, 2) if labels[a].overlaps(labels[b])] == []
+    assert all(axes.figure.bbox.contains(box.x0, box.y0) and axes.figure.bbox.contains(box.x1, box.y1) for box in labels.values())
+
+
+def test_letters_are_large_enough_on_a_phone():
+    """A page of 375 pixels leaves about 340 for the picture, which is drawn at 100 dots an inch or less."""
+    axes = recall_by_distance(ROWS)
+    width = 100 * axes.figure.get_size_inches()[0]
+    for text in (*axes.texts, axes.xaxis.label, *axes.get_xticklabels()):
+        assert text.get_fontsize() * 100 / 72 * 340 / width >= 10
+
+
+def test_paper_is_opaque_so_that_a_dark_page_does_not_shine_through():
+    axes = recall_by_distance(ROWS)
+    assert axes.get_facecolor()[3] == axes.figure.get_facecolor()[3] == 1
+
+
+def test_figures_draw_into_the_axes_they_are_given():
+    axes = plt.subplots()[1]
+    assert recall_by_distance(ROWS, axes) is shares(ROWS[:1], axes) is axes
+    assert loss_curve([{"step": 0, "loss": 1.0}], (axes := plt.subplots()[1])) is axes
+
+
+@pytest.mark.parametrize(
+    "heights", [[0.1, 0.1, 0.1], [0.9, 0.1, 0.1, 0.12], [0.0, 0.0, 0.0], [1.0, 1.0, 0.99], [0.5], [0.2, 0.6, 0.4]], ids=str
+)
+def test_labels_are_moved_apart_no_further_than_they_must(heights):
+    placed = spread(heights, gap=0.1)
+    assert all(0 <= p <= 1 for p in placed)
+    for i, j in itertools.combinations(range(len(heights)), 2):
+        assert abs(placed[i] - placed[j]) >= 0.1 - 1e-9
+        assert heights[i] == heights[j] or (heights[i] < heights[j]) == (placed[i] < placed[j])
+    alone = [i for i, h in enumerate(heights) if all(abs(h - other) >= 0.2 for j, other in enumerate(heights) if j != i)]
+    assert all(placed[i] == pytest.approx(heights[i]) for i in alone)
+
+
+def test_in_words_says_what_the_figure_shows():
+    words = in_words([row("memory_on", 1, 0.9), row("memory_on", 2, 0.95), row("memory_on", 3, 0.8), row("chance", 1, 0.1, half=0)])
+    first, second = words.splitlines()
+    assert first == "memory on: 0.90 at distance 1, 0.80 at 3; lowest 0.80 at 3, highest 0.95 at 2; intervals at most ±0.05"
+    assert second == "chance: 0.10 at distance 1"
+
+
+# ------------------------------------------------------------------------------------------------ loss, shares
+LOSSES = [{"step": step, "loss": 2.0 if step % 2 else 4.0} for step in range(100)]
+
+
+def test_loss_curve_shows_every_step_and_a_running_mean():
+    axes = loss_curve(LOSSES, window=10)
+    raw, mean = axes.lines
+    assert axes.get_yscale() == "log"
+    assert list(raw.get_ydata()) == [r["loss"] for r in LOSSES]
+    assert mean.get_ydata()[0] == 4.0 and list(mean.get_ydata()[10:]) == pytest.approx([3.0] * 90)
+
+
+@pytest.mark.parametrize("second, lines", [(40, 3), (400, 2)])
+def test_a_lesson_is_marked_where_training_has_reached_it(second, lines):
+    axes = loss_curve(LOSSES, lessons=((0, "easy"), (second, "base")))
+    assert len(axes.lines) == lines
+    assert [text.get_text() for text in axes.texts] == (["easy", "base"] if lines == 3 else ["easy"])
+
+
+def test_levels_are_drawn_where_they_hold_and_can_be_drawn():
+    """A loss of zero has no place on a logarithmic axis, and a lesson that has not begun has no level yet."""
+    levels = ((0, 40, 1.0, "a"), (0, 40, 0.0, "b"), (40, 500, 2.5, "c"), (400, 500, 3.0, "d"))
+    axes = loss_curve(LOSSES, levels=levels)
+    assert [text.get_text() for text in axes.texts] == ["a", "c"]
+    assert [[tuple(point) for point in c.get_segments()[0]] for c in axes.collections] == [[(0, 1.0), (40, 1.0)], [(40, 2.5), (99, 2.5)]]
+
+
+def test_shares_come_from_top_to_bottom_with_their_numbers():
+    axes = shares([row("memory_on", 1, 0.9), row("without layer 1", 1, 0.25)])
+    axes.figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["memory on", "without layer 1"]
+    assert [text.get_text() for text in axes.texts] == ["0.90", "0.25"]
+    assert axes.yaxis_inverted()
+
+
+@pytest.mark.parametrize("draw", [recall_by_distance, loss_curve, shares])
+def test_no_rows_is_one_clear_error(draw):
+    with pytest.raises(ValueError, match="no rows to draw; expected"):
+        draw([])
