@@ -337,3 +337,11 @@ def test_an_unknown_preset_or_split_names_the_choices():
         make_dialogue("esay")
     with pytest.raises(ValueError, match="'test'.*train, valid, test_iid"):
         make_dialogue("easy", split="test")
+
+
+def test_a_small_cast_is_all_that_anybody_speaks_about():
+    few = World(people=3, objects=2, cast=4, probes=2)
+    spoken_about = {probe.entity for dialogue in make_dialogues(few, 200) for probe in dialogue.probes}
+    assert spoken_about == {*PEOPLE[:4], *OBJECTS[:4]}
+    with pytest.raises(ValueError, match="cast=2 does not fit"):
+        World(people=3, cast=2)

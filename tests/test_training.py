@@ -21,7 +21,7 @@ from rxt_lite.training.source import ListBatches, WorldBatches
 
 TOKENIZER = world_tokenizer()
 SMALL = replace(TINY, vocab_size=TOKENIZER.get_vocab_size(), d_model=16, n_heads=2, n_slots=4, d_ff=24, max_len=256)
-BATCHES = WorldBatches(((0, "easy"), (4, "base")), batch_size=3, seed=0, max_event_len=48, tokenizer=TOKENIZER)
+BATCHES = WorldBatches(((0, ("easy",)), (4, ("base",))), batch_size=3, seed=0, max_event_len=48, tokenizer=TOKENIZER)
 STAGE = Stage(name="test", loss=answer_loss, steps=8, warmup=2)
 
 

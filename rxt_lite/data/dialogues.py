@@ -87,6 +87,7 @@ class World:
 
     turns           events in a dialogue
     people, objects how many of each the dialogue speaks about
+    cast            how many of the names, and of the things, it may draw them from: the first so many of each list
     templates       ways to say each thing, 1 to 3
     probes          planned questions about told facts; each fact is asked at most once
     overwrites      share of the planned facts that change once before they are asked
@@ -101,6 +102,7 @@ class World:
     turns: int = 9
     people: int = 2
     objects: int = 2
+    cast: int = len(PEOPLE)
     templates: int = 3
     probes: int = 3
     overwrites: float = 0.15
@@ -115,6 +117,7 @@ class World:
         _check("turns", self.turns, 2, 1000)
         _check("people", self.people, 0, len(PEOPLE))
         _check("objects", self.objects, 0, len(OBJECTS))
+        _check("cast", self.cast, max(1, self.people, self.objects), len(PEOPLE))
         _check("templates", self.templates, 1, LEVELS)
         _check("facts_per_tell", self.facts_per_tell, 1, 4)
         for name in ("overwrites", "unknowns", "chatter"):
@@ -325,7 +328,7 @@ def _place(world: World, dice: Dice, turns: int, distances: list[int], changes: 
 # -- the facts: what is told
 def _keys(world: World, dice: Dice) -> tuple[list[Key], list[Key]]:
     """All (attribute, entity) of this dialogue in random order: those spoken about in the gap, and the others."""
-    people, objects = dice.some(PEOPLE, world.people), dice.some(OBJECTS, world.objects)
+    people, objects = dice.some(PEOPLE[:world.cast], world.people), dice.some(OBJECTS[:world.cast], world.objects)
     if not world.gap:
         return dice.some(_keys_of(people + objects)), []
     far = people[:len(people) // 2] + objects[:len(objects) // 2]

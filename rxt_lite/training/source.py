@@ -7,29 +7,31 @@ from dataclasses import dataclass, field
 from tokenizers import Tokenizer
 
 from rxt_lite.data.batches import Batch, make_batch
-from rxt_lite.data.dialogues import Dialogue, make_dialogues
+from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 
 
 @dataclass(frozen=True)
 class WorldBatches:
     """Endless dialogues of the embedded small world, each of them new.
 
-    lessons     ((first step, preset), ...): which world is taught from which step on; the first begins at 0
+    lessons     ((first step, (world, ...)), ...): which worlds (presets or `World`s) are taught in turn from which
+                step on; the first lesson begins at 0
     """
 
-    lessons: tuple[tuple[int, str], ...]
+    lessons: tuple[tuple[int, tuple[World | str, ...]], ...]
     batch_size: int
     seed: int
     max_event_len: int
     tokenizer: Tokenizer = field(repr=False)
 
     def __post_init__(self):
-        for _, world in self.lessons:
-            make_dialogues(world, 1)  # an unknown preset is refused now, not when its lesson begins
+        for _, worlds in self.lessons:
+            for world in worlds:
+                make_dialogues(world, 1)  # an unknown preset is refused now, not when its lesson begins
 
     def __call__(self, step: int) -> Batch:
-        world = [name for first, name in self.lessons if step >= first][-1]
-        dialogues = make_dialogues(world, self.batch_size, seed=self.seed, start=step * self.batch_size)
+        worlds = [worlds for first, worlds in self.lessons if step >= first][-1]
+        dialogues = make_dialogues(worlds[step % len(worlds)], self.batch_size, seed=self.seed, start=step * self.batch_size)
         return make_batch(dialogues, self.tokenizer, max_event_len=self.max_event_len)
 
 
