@@ -27,8 +27,8 @@ MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1900)
 ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=400, lr=3e-3, warmup=50)
 
 
-def lessons(world: str) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
-    """Which worlds are taught from which step on: first to tell a few names apart, then all of them, then `world`.
+def lessons(world: str, steps: int) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
+    """Which worlds are taught from which of `steps` on: to tell a few names apart, then all names, then `world`.
 
     With all names from the start a model soon knows *what* was asked about (a pet, a colour) and answers with the
     pet of the wrong person for a very long time: the book's log has the numbers. Among four names it learns to
@@ -37,7 +37,7 @@ def lessons(world: str) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
     few = World(turns=6, people=3, objects=0, cast=4, templates=1, probes=3, overwrites=0, unknowns=0)
     many = replace(few, cast=World().cast, templates=3)
     things = {"people": 0, "objects": 3}
-    return ((0, (few, replace(few, **things))), (700, (many, replace(many, **things))), (900, (world,)))
+    return ((0, (few, replace(few, **things))), (7 * steps // 19, (many, replace(many, **things))), (9 * steps // 19, (world,)))
 
 
 def twin(config: ModelConfig, max_len: int) -> ModelConfig:
@@ -61,7 +61,7 @@ def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = 
     tokenizer = world_tokenizer()
     config = replace(config, vocab_size=tokenizer.get_vocab_size())
     model = make_model(kind, config, transcript=1024, seed=seed)
-    batches = WorldBatches(lessons(world), batch_size, seed, config.max_len, tokenizer)
+    batches = WorldBatches(lessons(world, stage.steps), batch_size, seed, config.max_len, tokenizer)
     return model, finish(run, kind, model, tokenizer, stage, batches, seed, **how)
 
 
