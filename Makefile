@@ -35,7 +35,7 @@ lint: $(SETUP)  ## ruff and codespell
 	$(PY) -m ruff check . && .venv/bin/codespell
 
 stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=file.txt
-	.venv/bin/rxt-lite train _build/stories --stories "$(STORIES)"
+	$(PY) tools/stories.py "$(STORIES)"
 
 results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
 	$(PY) tools/results.py

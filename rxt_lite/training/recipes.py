@@ -24,7 +24,7 @@ from rxt_lite.training.source import ListBatches, WorldBatches
 
 KINDS = {"rxt": "RxT", "full_history": "DecoderLM"}
 MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1900)
-ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=400, lr=3e-3, warmup=50)
+ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=350, lr=3e-3, warmup=50)
 
 
 def lessons(world: str, steps: int) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
