@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 SIZE = (5.0, 4.2)  # inches: the letters of a wider figure would be too small on a phone
@@ -98,7 +99,7 @@ def loss_curve(rows: Sequence[dict], axes: Axes | None = None, *, lessons: Seque
     """Loss by step on a logarithmic axis: every step thin, the mean of the last `window` thick. Rows {"step", "loss"}.
 
     lessons   (first step, name): a line where a later lesson begins
-    levels    (first step, last step, loss, name): a loss worth comparing with, dashed
+    levels    (first step, last step, loss, name): a loss worth comparing with, dashed; "" for no name
     """
     if not rows:
         raise ValueError('no rows to draw; expected {"step", "loss"}, as fit returns')
@@ -111,7 +112,7 @@ def loss_curve(rows: Sequence[dict], axes: Axes | None = None, *, lessons: Seque
         if loss > 0 and first <= steps[-1]:
             axes.hlines(loss, first, min(last, steps[-1]), color="#a14a00", linestyle=(0, (4, 2)), linewidth=1.6)
             axes.annotate(name, (min(last, steps[-1]), loss), xytext=(0, -3), textcoords="offset points", ha="right", va="top",
-                          color="#a14a00", fontsize=LETTERS - 1)
+                          color="#a14a00", fontsize=LETTERS - 1, path_effects=[withStroke(linewidth=3, foreground=PAPER)])
     for first, name in lessons:
         if first > steps[-1]:
             continue
