@@ -3,7 +3,7 @@
     python tools/results.py                 three seeds, about 20 minutes each on two cores
     python tools/results.py --seeds 0       one of them
 
-Writes book/results/recall.jsonl (rows of `rxt_lite.experiments.recall.recall_rows`, 1,024 held-out dialogues)
+Writes book/results/recall.jsonl (rows of `rxt_lite.experiments.recall.recall_rows`, 512 held-out dialogues)
 and book/results/training.jsonl (steps, minutes, parameters, hardware of every run), and keeps the models of the
 first seed, rounded to half precision, as the checkpoint that the package ships.
 """
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     seeds = parser.parse_args().seeds
-    tokenizer, dialogues = world_tokenizer(), make_dialogues("base", 1024, **HELD_OUT)
+    tokenizer, dialogues = world_tokenizer(), make_dialogues("base", 512, **HELD_OUT)
     recall, training = [], []
     for seed in seeds:
         run = RUNS / f"seed-{seed}"
