@@ -137,7 +137,7 @@ def chat(
                 for token in stream(model, query, state, room, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator):
                     tokens.append(int(token))
                     whole = decode(tokenizer, tokens)
-                    if whole.endswith("\ufffd") and int(token) != EOS:
+                    if whole.endswith("\ufffd") and int(token) != EOS and len(tokens) < room:
                         continue  # half a letter: its other bytes are still to come
                     if not as_json:
                         print(("model> " if asking and not text else "") + whole[len(text) :], end="", flush=True)

@@ -127,3 +127,9 @@ def test_somebody_elses_specials_are_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"\[Q\] at id None, expected 5"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_nothing_that_a_model_says_can_steer_a_terminal():
+    tokenizer = world_tokenizer()
+    ids = encode_event(tokenizer, "a", "red\x1b[31m\r\x07 hat")
+    assert decode(tokenizer, ids[ids.index(A):]) == "red\ufffd[31m\ufffd\ufffd hat"

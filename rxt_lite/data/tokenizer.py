@@ -6,6 +6,7 @@
 The frame (RxT-Alpha's) is written as ids, never as text, so a user who types "[EOS]" has typed five characters.
 """
 import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -84,8 +85,12 @@ def encode_event(tokenizer: Tokenizer, query: str, answer: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of `ids` without special tokens and without white space around it."""
-    return tokenizer.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False).strip()
+    """The text of `ids` without special tokens and without white space around it.
+
+    A model may say any byte. What would steer a terminal instead of being read, such as an escape, becomes U+FFFD.
+    """
+    text = tokenizer.decode([int(i) for i in ids if i >= len(SPECIALS)], skip_special_tokens=False).strip()
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
