@@ -102,6 +102,36 @@ def test_selecting_conversations_is_selecting_rows(make):
 
 @each_model
 @torch.no_grad()
+def test_stacking_conversations_is_undone_by_selecting_them(make):
+    """Conversations of unequal age meet in one batch, and part as if they had never met."""
+    model, events = make(CONFIG).eval(), ragged()
+    apart = []
+    for age in (2, 1, 3):
+        state = model.init_state(1)
+        for event in events[:1, :age].unbind(1):
+            state = model.remember(pack(event), state)
+        apart.append(state)
+    together = model.stack(apart)
+    assert model.batch_size(together) == 3
+    for row, state in enumerate(apart):
+        assert torch.equal(model.select(together, torch.tensor([row])), state)
+        model.check_state(state, 1)
+    after = model.remember(events[:, 4], together)
+    for row, state in enumerate(apart):
+        alone = model.remember(pack(events[row : row + 1, 4]), state) if row < 2 else state  # the third says nothing
+        torch.testing.assert_close(model.select(after, torch.tensor([row])), alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_transcript_takes_room_and_slots_do_not():
+    for make, room in ((RxT, 96), (MODELS["DecoderLM"], 96 - 11)):
+        model = make(CONFIG).eval()
+        assert model.room(model.init_state(1)) == 96
+        assert model.room(model.remember(ragged()[1:2, 0], model.init_state(1))) == room
+
+
+@each_model
+@torch.no_grad()
 def test_reading_on_equals_reading_at_once(make):
     """The cache: prompts of unequal length, then single tokens, then several at a time."""
     model, events = make(CONFIG).eval(), ragged()

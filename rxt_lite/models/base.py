@@ -6,7 +6,7 @@
 Tokens are right-padded with PAD, and padding never changes a result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class Cache:
 
 
 class EventModel(nn.Module):
-    """The contract. Subclasses write `init_state`, `forward`, `remember`, `open` and `extend`.
+    """The contract. Subclasses write `init_state`, `check_state`, `forward`, `remember`, `open` and `extend`.
 
     Shapes:
         tokens (B, T)      one event (or its beginning), right-padded
@@ -127,6 +127,19 @@ class EventModel(nn.Module):
     def select(state: State, rows: Tensor) -> State:
         """The states of the conversations `rows` (whole numbers), in that order."""
         return state[rows]
+
+    @staticmethod
+    def stack(states: Sequence[State]) -> State:
+        """One state of all the conversations of `states`, in that order: what `select` takes apart again."""
+        return torch.cat(list(states))
+
+    def room(self, state: State) -> int:
+        """How many tokens the next event may have: the window, less what `state` takes up of it."""
+        return self.config.max_len
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        """One clear error for a state that is not one of this model's, of `batch_size` conversations."""
+        raise TypeError(f"{type(self).__name__} must define check_state")
 
     def check_tokens(self, tokens: Tensor, room: int | None = None) -> None:
         """One clear error for tokens that this model cannot read."""

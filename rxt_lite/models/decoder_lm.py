@@ -4,7 +4,10 @@
     remember   transcript' = transcript + tokens
 """
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import PAD, ModelConfig
@@ -32,6 +35,18 @@ class DecoderLM(EventModel):
 
     def init_state(self, batch_size: int) -> Tensor:
         return torch.empty(batch_size, 0, dtype=torch.long, device=self.device)
+
+    @staticmethod
+    def select(state: Tensor, rows: Tensor) -> Tensor:
+        return pack(state[rows])  # no wider than if these conversations had never met the others
+
+    @staticmethod
+    def stack(states: Sequence[Tensor]) -> Tensor:
+        longest = max(state.shape[1] for state in states)
+        return torch.cat([F.pad(state, (0, longest - state.shape[1]), value=PAD) for state in states])
+
+    def room(self, state: Tensor) -> int:
+        return self.config.max_len - state.shape[1]
 
     def check_state(self, transcript: Tensor, batch_size: int) -> None:
         if not isinstance(transcript, Tensor) or transcript.ndim != 2 or len(transcript) != batch_size:

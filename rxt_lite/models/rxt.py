@@ -7,6 +7,8 @@
 Source: arXiv 2510.03561 (independent implementation from the mathematics).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +60,10 @@ class RxT(EventModel):
     @staticmethod
     def select(state: Tensor, rows: Tensor) -> Tensor:
         return state[:, rows]
+
+    @staticmethod
+    def stack(states: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(states), dim=1)
 
     def check_state(self, stm: Tensor, batch_size: int) -> None:
         expected = self.state_shape(batch_size)
