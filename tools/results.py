@@ -10,7 +10,6 @@ first seed, rounded to half precision, as the checkpoint that the package ships.
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,10 +18,9 @@ from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments.recall import recall_rows
 from rxt_lite.models.checkpoint import read_card, save
-from rxt_lite.training.recipes import KINDS, MEMORY_AWARE, train_on_world
+from rxt_lite.training.recipes import KINDS, train_on_world
 
 RUNS, RESULTS, SHIPPED = Path("_build/results"), Path("book/results"), Path("rxt_lite/checkpoints/book")
-STEPS = {"rxt": MEMORY_AWARE.steps, "full_history": 1200}
 HELD_OUT = {"split": "test_iid", "seed": 1000}
 
 
@@ -39,7 +37,7 @@ def main() -> None:
     recall, training = [], []
     for seed in seeds:
         run = RUNS / f"seed-{seed}"
-        models = {kind: train_on_world(run, kind=kind, seed=seed, stage=replace(MEMORY_AWARE, steps=STEPS[kind]))[0] for kind in KINDS}
+        models = {kind: train_on_world(run, kind=kind, seed=seed)[0] for kind in KINDS}
         recall += recall_rows(models["rxt"], models["full_history"], dialogues, tokenizer, seed=seed)
         for kind, model in models.items():
             card = read_card(run / kind)["card"]

@@ -23,7 +23,7 @@ from rxt_lite.training.losses import answer_loss
 from rxt_lite.training.source import ListBatches, WorldBatches
 
 KINDS = {"rxt": "RxT", "full_history": "DecoderLM"}
-MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1900)
+MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=2300)
 ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=350, lr=3e-3, warmup=50)
 
 
@@ -37,7 +37,7 @@ def lessons(world: str, steps: int) -> tuple[tuple[int, tuple[World | str, ...]]
     few = World(turns=6, people=3, objects=0, cast=4, templates=1, probes=3, overwrites=0, unknowns=0)
     many = replace(few, cast=World().cast, templates=3)
     things = {"people": 0, "objects": 3}
-    return ((0, (few, replace(few, **things))), (7 * steps // 19, (many, replace(many, **things))), (9 * steps // 19, (world,)))
+    return ((0, (few, replace(few, **things))), (11 * steps // 23, (many, replace(many, **things))), (13 * steps // 23, (world,)))
 
 
 def twin(config: ModelConfig, max_len: int) -> ModelConfig:
