@@ -37,10 +37,11 @@ def show(rows: Iterable[dict], as_json: bool) -> None:
         for row in rows:
             print(json.dumps(row), flush=True)
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*rows[0]) if rows else Table("no rows")
+    table = Table(*rows[0], box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False) if rows else Table("no rows")
     for row in rows:
         table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
@@ -58,7 +59,7 @@ def saved(run: Path | None, kind: str):
 @app.command()
 def train(
     run: Annotated[Path, typer.Argument(help="folder for the run; an unfinished run in it goes on")],
-    preset: Annotated[str, typer.Option(help="shape of the model: tiny, book, story")] = "",
+    preset: Annotated[str, typer.Option(help="shape of the model, see `rxt-lite presets`")] = "",
     world: Annotated[str, typer.Option(help="preset of the small world: easy, base, long, overwrite, long_range")] = "base",
     stories: Annotated[str, typer.Option(help='real stories instead: a .txt, .json, .parquet file, or "hub"')] = "",
     limit: Annotated[int | None, typer.Option(help="read only the first so many stories")] = None,
@@ -107,55 +108,50 @@ def chat(
     """Talk to a trained RxT, a message a line. /reset empties its memory, /quit or end of input ends."""
     import torch
 
-    from rxt_lite.config import EOS
-    from rxt_lite.data.tokenizer import decode, encode_query
-    from rxt_lite.models.base import join
-    from rxt_lite.models.generate import stream
+    from rxt_lite.conversation import Host, UpdateFailed
 
     with clear_errors():
         model, tokenizer = saved(run, "rxt")
-        generator, state, event = torch.Generator().manual_seed(seed), model.init_state(1), 0
-        asking = sys.stdin.isatty() and not as_json
-        if asking:
-            print("The memory is empty. Tell it something, ask later: for example “Tom has the hat.” /reset, /quit")
-        while True:
-            print("you  > " if asking else "", end="", flush=True)
-            line = sys.stdin.readline()
-            if not line or line.strip() == "/quit":
-                return
-            if line.strip() == "/reset":
-                state = model.init_state(1)
-                print("the memory is empty again", file=sys.stderr)
-                continue
-            try:
-                query = torch.tensor([encode_query(tokenizer, line)])
-                room = min(max_new_tokens, model.config.max_len - query.shape[1])
-                if room < 1:
-                    raise ValueError(f"the message has {query.shape[1]} tokens, the window of one event "
-                                     f"{model.config.max_len}; say it shorter")
-                started, tokens, text = time.perf_counter(), [], ""
-                for token in stream(model, query, state, room, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator):
-                    tokens.append(int(token))
-                    whole = decode(tokenizer, tokens)
-                    if whole.endswith("\ufffd") and int(token) != EOS and len(tokens) < room:
-                        continue  # half a letter: its other bytes are still to come
-                    if not as_json:
-                        print(("model> " if asking and not text else "") + whole[len(text) :], end="", flush=True)
-                    text = whole
-            except ValueError as error:  # this message is refused; the conversation and its memory go on
-                print(f"rxt-lite: {error}", file=sys.stderr)
-                if as_json or not asking:
-                    raise typer.Exit(1) from None
-                continue
-            answered = time.perf_counter()
-            state = model.remember(join(query, torch.tensor([tokens])), state)
-            if as_json:
-                print(json.dumps({"event": event, "query": line.strip(), "answer": text, "tokens": len(tokens),
-                                  "answer_ms": round(1e3 * (answered - started), 2),
-                                  "update_ms": round(1e3 * (time.perf_counter() - answered), 2)}), flush=True)
-            else:
-                print(flush=True)
-            event += 1
+        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "generator": torch.Generator().manual_seed(seed)}
+        asking, event = sys.stdin.isatty() and not as_json, 0
+        with Host(model, tokenizer, max_new_tokens=max_new_tokens) as host:
+            conversation = host.open()
+            if asking:
+                print("The memory is empty. Tell it something, ask later: for example “Tom has the hat.” /reset, /quit")
+            while True:
+                print("you  > " if asking else "", end="", flush=True)
+                line = sys.stdin.readline()
+                if not line or line.strip() == "/quit":
+                    return
+                if line.strip() == "/reset":
+                    conversation.clear()
+                    print("the memory is empty again", file=sys.stderr)
+                    continue
+                try:
+                    row = answered(conversation, line, how, as_json=as_json, asking=asking)
+                except (ValueError, UpdateFailed) as error:  # this message is refused; the conversation and its memory go on
+                    print(f"rxt-lite: {error}", file=sys.stderr)
+                    if as_json or not asking:
+                        raise typer.Exit(1) from None
+                    continue
+                print(json.dumps({"event": event, **row}) if as_json else "", flush=True)
+                event += 1
+
+
+def answered(conversation, line: str, how: dict, *, as_json: bool, asking: bool) -> dict:
+    """Answer `line`, printing as it comes unless `as_json`; what was said and how long each part took."""
+    started, text = time.perf_counter(), ""
+    answer = conversation.answer(line, **how)
+    for piece in answer:
+        if not as_json:
+            print(("model> " if asking and not text else "") + piece, end="", flush=True)
+        text += piece
+    row = {"query": line.strip(), "answer": text, "tokens": len(answer.tokens), "answer_ms": round(1e3 * (time.perf_counter() - started), 2)}
+    if as_json:
+        started = time.perf_counter()
+        conversation.settle()
+        row["update_ms"] = round(1e3 * (time.perf_counter() - started), 2)
+    return row
 
 
 @app.command()
@@ -187,7 +183,7 @@ def recall(
 @app.command()
 def cost(
     turns: Annotated[int, typer.Option(help="length of the conversation")] = 16,
-    preset: Annotated[str, typer.Option(help="shape of the model: tiny, book, story")] = "book",
+    preset: Annotated[str, typer.Option(help="shape of the model, see `rxt-lite presets`")] = "book",
     query_tokens: Annotated[int, typer.Option(help="tokens of a query with [BOS][Q][A]")] = 12,
     answer_tokens: Annotated[int, typer.Option(help="tokens of an answer with [EOS]")] = 8,
     as_json: Json = False,
@@ -198,6 +194,21 @@ def cost(
 
     with clear_errors():
         show(cost_rows(named(preset), turns, query_tokens, answer_tokens), as_json)
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """Shapes by name: the book's models, the paper's, larger ones to count costs with; parameters in all, and those a token passes."""
+    from rxt_lite.config import PRESETS
+    from rxt_lite.experiments.cost import parameter_counts
+    from rxt_lite.models import DecoderLM, RxT
+
+    rows = []
+    for name, c in PRESETS.items():
+        kind = DecoderLM if name.startswith("stateless") else RxT
+        rows.append({"preset": name, "model": kind.__name__, "D": c.d_model, "L": c.n_decoder_layers, "S": c.n_slots,
+                     "E": c.n_experts, "V": c.vocab_size, **parameter_counts(kind, c)})
+    show(rows, as_json)
 
 
 if __name__ == "__main__":

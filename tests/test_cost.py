@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rxt_lite.config import GATES, MEMORY_ATTENTIONS, ModelConfig
-from rxt_lite.experiments.cost import cost_rows
+from rxt_lite.experiments.cost import cost_rows, parameter_counts
 from rxt_lite.models import DecoderLM, RxT
 
 CONFIG = ModelConfig(d_model=48, n_heads=4, n_layers=3, n_slots=7, d_ff=80, max_len=128, vocab_size=300)
@@ -30,13 +30,27 @@ def answer(model, state, prompt, cache=None):
     return cache
 
 
+def heads(query, key_value):
+    return dict.fromkeys(("self_heads", "cross_heads", "memory_heads"), (query, key_value))
+
+
+EXPERTS = {"n_experts": 5, "experts_per_token": 2, "d_expert": 24}
+
+
 @pytest.mark.parametrize(
-    "variant, gate, heads",
-    [*((v, "linear", (4, 4)) for v in MEMORY_ATTENTIONS), *(("simple", g, (4, 2)) for g in GATES), ("self", "slot", (2, 2))],
+    "options",
+    [
+        *({"memory_attention": v, "gate": "linear"} for v in MEMORY_ATTENTIONS),
+        *({"gate": g, **heads(4, 2)} for g in GATES),
+        {"memory_attention": "self", **heads(2, 2), "attention_gate": True, "query_key_norm": True},
+        {"gate": "linear", "gate_per_slot": False, "gate_statistic": "learned"},
+        {"stateless_before": 2, "stateless_after": 1},
+        EXPERTS, {**EXPERTS, "shared_experts": 1, "expert_bias": "off"}, {**EXPERTS, "shared_experts": 2, "expert_bias": "global"},
+    ],
     ids=str,
 )
-def test_counts_agree_with_the_profiler(variant, gate, heads):
-    config = replace(CONFIG, memory_attention=variant, gate=gate, self_heads=heads, cross_heads=heads, memory_heads=heads)
+def test_counts_agree_with_the_profiler(options):
+    config = replace(CONFIG, **options)
     rows = {(r["arm"], r["turn"]): r for r in cost_rows(config, 3, TQ, TA)}
     tokens = lambda n: torch.ones(1, n, dtype=torch.long)  # noqa: E731
     rxt, stateless = RxT(config).eval().requires_grad_(False), DecoderLM(config).eval().requires_grad_(False)
@@ -66,6 +80,16 @@ def test_tokens_grow_as_the_sum_of_the_first_n_numbers_without_memory_and_as_n_w
     total = lambda arm, n: sum(r["tokens"] for r in rows if r["arm"] == arm and r["turn"] <= n)  # noqa: E731
     assert total("rxt_answer", 20) == 20 * (TQ + TA - 1) and total("rxt_update", 20) == 20 * (TQ + TA)
     assert total("reread", 20) == (TQ + TA) * 20 * 21 // 2 - 20
+
+
+def test_active_parameters_leave_out_the_experts_that_are_not_asked():
+    config = replace(CONFIG, **EXPERTS)
+    expert = 2 * 24 * 48 + 2 * 24 + 24 * 48 + 48
+    counts = parameter_counts(RxT, config)
+    assert counts["total"] == sum(p.numel() for p in RxT(config).parameters())
+    assert counts["total"] - counts["active"] == config.n_layers * 3 * expert
+    dense = parameter_counts(RxT, CONFIG)
+    assert dense["total"] == dense["active"]
 
 
 @pytest.mark.parametrize("wrong", [{"turns": 0}, {"turns": 1, "query_tokens": 0}, {"turns": 1, "answer_tokens": -1}], ids=str)

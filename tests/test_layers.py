@@ -39,6 +39,19 @@ def seeded():
         ({"self_heads": (8, 4)}, ["self_heads=(8, 4)", "n_heads=4"]),
         ({"memory_heads": (4, 3)}, ["memory_heads=(4, 3)", "multiple"]),
         ({"initial_slots": "zeros"}, ["zeros", "gaussian"]),
+        ({"stateless_after": -1}, ["stateless_after=-1", "at least 0"]),
+        ({"n_experts": True}, ["n_experts=True", "whole number"]),
+        ({"n_experts": 3, "experts_per_token": 4}, ["experts_per_token=4", "n_experts=3"]),
+        ({"n_experts": 3, "d_expert": 0}, ["d_expert=0", "at least 1"]),
+        ({"d_expert": 8}, ["d_expert=8", "n_experts=0"]),
+        ({"shared_experts": 1}, ["shared_experts=1", "n_experts=0"]),
+        ({"n_experts": 3, "weighted_shared_experts": True}, ["weighted_shared_experts=True", "shared_experts=0"]),
+        ({"expert_bias": "some"}, ["some", "global"]),
+        ({"memory_groups": 3}, ["memory_groups=3", "'simple'"]),
+        ({"memory_attention": "grouped", "memory_groups": 2}, ["memory_groups=2", "n_layers=3"]),
+        ({"gate": "none", "gate_activation": "tanh"}, ["gate_activation='tanh'", "gate='none'"]),
+        ({"gate": "static", "gate_statistic": "learned"}, ["gate_statistic='learned'", "gate='static'"]),
+        ({"gate": "slot", "gate_per_slot": False}, ["gate_per_slot=False", "gate='slot'"]),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(wrong, words):
@@ -84,18 +97,26 @@ def by_hand(attention, x, source, mask=None, *, q_rotation=None, k_rotation=None
     for h in range(max(Hq, G)):
         hq, hk = (h, h * G // Hq) if Hq >= G else (h % Hq, h)  # neighbours share keys; queries are tiled
         qh, kh, vh = q[..., hq * K : (hq + 1) * K], k[..., hk * K : (hk + 1) * K], v[..., hk * K : (hk + 1) * K]
+        if attention.norm_q is not None:
+            qh, kh = (F.rms_norm(t, (K,), n.weight, RMSNorm.eps) for t, n in ((qh, attention.norm_q), (kh, attention.norm_k)))
         turn = lambda x, r: rotate(x.unsqueeze(-2), r).squeeze(-2)  # noqa: E731
         scores = turn(qh, q_rotation) @ turn(kh, k_rotation).transpose(-1, -2) / K**0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         heads.append(scores.softmax(-1) @ vh)
-    return F.linear(torch.cat(heads, -1), attention.to_out.weight, attention.to_out.bias)
+    out = torch.cat(heads, -1)
+    if attention.to_gate is not None:
+        out = out * F.linear(x, attention.to_gate.weight).sigmoid()
+    return F.linear(out, attention.to_out.weight, attention.to_out.bias)
 
 
+@pytest.mark.parametrize("options", [{}, {"query_key_norm": True, "attention_gate": True}], ids=["plain", "norm and gate"])
 @pytest.mark.parametrize("heads", [(4, 4), (4, 2), (4, 1), (2, 2), (1, 1), (2, 1), (2, 4), (1, 4)], ids=str)
 @torch.no_grad()
-def test_attention_equals_a_loop_over_heads(heads):
-    attention = Attention(CONFIG, heads).double()
+def test_attention_equals_a_loop_over_heads(heads, options):
+    attention = Attention(replace(CONFIG, **options), heads).double()
+    for p in attention.parameters():
+        p.normal_()
     x, source = torch.randn(B, T, D).double(), torch.randn(B, S, D).double()
     mask = torch.rand(B, T, S) > 0.4
     mask[:, :, 0] = True
@@ -127,16 +148,44 @@ def test_causal_attention_never_looks_ahead():
     assert not torch.allclose(before[:, 4:], after[:, 4:])
 
 
+@pytest.mark.parametrize("few", [2, 1])
+@torch.no_grad()
+def test_shared_heads_equal_full_heads_whose_keys_and_values_repeat(few):
+    """GQA and MQA (4, few), and SQA (2, few): repeat each key-value head, and nothing is shared any more."""
+    x = torch.randn(B, T, D)
+    for asked in (4, 2):
+        shared, full = Attention(CONFIG, (asked, few)), Attention(CONFIG, (asked, asked))
+        weights = shared.state_dict()
+        for name in ("to_k.weight", "to_v.weight"):
+            weights[name] = weights[name].unflatten(0, (few, -1)).repeat_interleave(asked // few, 0).flatten(0, 1)
+        full.load_state_dict(weights)
+        torch.testing.assert_close(shared(x, causal=True), full(x, causal=True))
+
+
+@torch.no_grad()
+def test_reverse_sharing_tiles_the_queries():
+    """Two query heads on four key-value heads ask like four query heads, of which the third is the first."""
+    reverse, full = Attention(CONFIG, (2, 4)), Attention(CONFIG, (4, 4))
+    weights = reverse.state_dict()
+    full.load_state_dict(weights | {"to_q.weight": weights["to_q.weight"].repeat(2, 1)})
+    x = torch.randn(B, T, D)
+    torch.testing.assert_close(reverse(x), full(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"query_key_norm": True, "attention_gate": True}], ids=["plain", "norm and gate"])
 @pytest.mark.parametrize("heads", [(4, 2), (2, 4)], ids=str)
 @torch.no_grad()
-def test_stacked_layers_equal_one_layer_at_a_time(heads):
-    stacked, single = Attention(CONFIG, heads, layerwise=True), Attention(CONFIG, heads)
+def test_stacked_layers_equal_one_layer_at_a_time(heads, options):
+    config = replace(CONFIG, **options)
+    stacked, single = Attention(config, heads, layerwise=True), Attention(config, heads)
+    for p in stacked.parameters():
+        p.normal_(std=0.3)
     x, source = torch.randn(L, B, S, D), torch.randn(L, B, T, D)
     mask = (torch.rand(B, S, T) > 0.4).index_fill(2, torch.tensor(0), True)
     got = stacked(x, source, mask=mask)
     assert got.shape == (L, B, S, D)
     for layer in range(L):
-        single.load_state_dict({name: w[layer].squeeze(0) if "bias" in name else w[layer] for name, w in stacked.state_dict().items()})
+        single.load_state_dict({name: w[layer].reshape(single.state_dict()[name].shape) for name, w in stacked.state_dict().items()})
         torch.testing.assert_close(got[layer], single(x[layer], source[layer], mask=mask))
 
 
@@ -167,11 +216,21 @@ def test_feedforward_is_swiglu():
 # --- gates -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", GATE_ACTIVATIONS)
-@pytest.mark.parametrize("kind", GATES)
+GATE_OPTIONS = [
+    *({"gate": kind} for kind in GATES),
+    *({"gate": kind, "gate_activation": "tanh"} for kind in ("static", "elementwise", "linear", "slot")),
+    *({"gate": kind, "gate_per_slot": False} for kind in ("static", "elementwise", "linear")),
+    *({"gate": kind, "gate_statistic": "learned", "gate_activation": a} for kind in ("elementwise", "linear") for a in GATE_ACTIVATIONS),
+    {"gate": "linear", "gate_statistic": "learned", "gate_per_slot": False},
+]
+
+
+@pytest.mark.parametrize("options", GATE_OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
 @torch.no_grad()
-def test_every_gate_is_its_equation(kind, activation):
-    gate = ResidualGate(replace(CONFIG, gate=kind, gate_activation=activation)).double()
+def test_every_gate_is_its_equation(options):
+    config = replace(CONFIG, **options)
+    kind, activation = config.gate, config.gate_activation
+    gate = ResidualGate(config).double()
     for p in gate.parameters():
         p.normal_()
     old, new = torch.randn(L, B, S, D).double(), torch.randn(L, B, S, D).double()
@@ -181,8 +240,10 @@ def test_every_gate_is_its_equation(kind, activation):
         for row in range(B):
             o, n = old[layer, row], new[layer, row]
             s = (o + n).mean(-1)
-            if kind == "none":
-                expected = o + n
+            if config.gate_statistic == "learned":
+                s = (o + n) @ gate.to_statistic.weight[layer, 0] + gate.to_statistic.bias[layer, 0]
+            if kind in ("none", "replace"):
+                expected = o + n if kind == "none" else n
             else:
                 raw = {
                     "static": lambda: gate.weight[layer, 0],
@@ -195,7 +256,7 @@ def test_every_gate_is_its_equation(kind, activation):
             torch.testing.assert_close(got[layer, row], expected)
 
 
-@pytest.mark.parametrize("kind", [k for k in GATES if k != "none"])
+@pytest.mark.parametrize("kind", ["static", "elementwise", "linear", "slot"])
 @torch.no_grad()
 def test_a_sigmoid_gate_keeps_slots_between_old_and_update(kind):
     old, new = torch.randn(L, B, S, D), torch.randn(L, B, S, D)
@@ -231,7 +292,7 @@ def test_every_memory_attention_is_its_equation(variant, gate):
         n1 = torch.stack([norm(memory.norm_first, stm[i], i) for i in range(L)])
         m = F.rms_norm(stm.mean(0), (D,), eps=RMSNorm.eps) * memory.norm_mean.weight if variant != "self" else None
         z = n1 if variant == "self" else torch.stack([m] * L)
-        if variant == "self_interlayer":
+        if variant in ("self_interlayer", "grouped"):
             z = memory.gate_mean(n1, z)
         x = memory.gate_first(stm, torch.stack([by_hand(one(memory.attention_first, i), n1[i], z[i]) for i in range(L)]))
     update = torch.stack(
@@ -308,3 +369,37 @@ def test_layerwise_linear_has_the_shapes_it_says():
 def test_paper_settings_are_all_fields_of_the_config():
     config = replace(CONFIG, **PAPER)
     assert all(getattr(config, name) == value for name, value in PAPER.items())
+
+
+@torch.no_grad()
+def test_grouped_memory_attention_means_over_each_group_alone():
+    config = ModelConfig(d_model=D, n_heads=H, n_layers=4, n_slots=S, max_len=16, memory_attention="grouped", memory_groups=2)
+    memory, one_group = MemoryAttention(config), MemoryAttention(replace(config, memory_groups=1))
+    whole = MemoryAttention(replace(config, memory_groups=1, memory_attention="self_interlayer"))
+    for other in (one_group, whole):
+        other.load_state_dict(memory.state_dict())
+    stm, event, rotation = torch.randn(4, B, S, D), torch.randn(4, B, T, D), Rope(config)(torch.arange(T))
+    torch.testing.assert_close(one_group(stm, event, rotation), whole(stm, event, rotation))  # one group: all layers
+    before = memory(stm, event, rotation)
+    stm[3] += 1  # in the second group
+    after = memory(stm, event, rotation)
+    torch.testing.assert_close(before[:2], after[:2])
+    assert not torch.allclose(before[2], after[2])
+
+
+@pytest.mark.parametrize("variant", MEMORY_ATTENTIONS)
+@pytest.mark.parametrize("gate", ["elementwise", "linear", "slot"])
+def test_gradients_of_the_write_are_those_of_its_differences(variant, gate):
+    config = ModelConfig(d_model=4, n_heads=1, n_layers=2, n_slots=2, max_len=4, memory_attention=variant, gate=gate)
+    memory = MemoryAttention(config).double()
+    stm, event, rotation = torch.randn(2, 1, 2, 4).double(), torch.randn(2, 1, 3, 4).double(), Rope(config)(torch.arange(3))
+    assert torch.autograd.gradcheck(lambda s, e: memory(s, e, rotation), (stm.requires_grad_(), event.requires_grad_()))
+
+
+def test_gradients_of_a_decoder_layer_are_those_of_its_differences():
+    for experts in (0, 3):
+        config = ModelConfig(d_model=4, n_heads=1, d_ff=3, max_len=4, n_experts=experts, query_key_norm=True, attention_gate=True)
+        layer = DecoderLayer(config, memory=True).double()
+        rotation = Rope(config)(torch.arange(3))
+        x, slots = torch.randn(1, 3, 4).double().requires_grad_(), torch.randn(1, 2, 4).double().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, s: layer(x, rotation, layer.read_slots(s)), (x, slots))

@@ -1,7 +1,7 @@
 """The contract, once, for every model of the book; then what is special about each."""
 
 import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -252,6 +252,42 @@ def test_gaussian_slots_are_fresh_and_learned_slots_are_the_same_every_time():
     learned, fresh = RxT(CONFIG), RxT(replace(CONFIG, **PAPER))
     assert torch.equal(learned.init_state(1), learned.init_state(1))
     assert not torch.equal(fresh.init_state(1), fresh.init_state(1))
+
+
+OPTIONS = {  # every field of the config that is not a size, and a value of it that is not the default
+    "self_heads": (2, 2), "cross_heads": (4, 2), "memory_heads": (2, 1), "query_key_norm": True, "attention_gate": True,
+    "n_experts": 4, "experts_per_token": 3, "d_expert": 16, "expert_bias": "global", "shared_experts": 1, "weighted_shared_experts": True,
+    "stateless_before": 1, "stateless_after": 1, "memory_attention": "interlayer", "memory_groups": 2, "gate": "static",
+    "gate_activation": "tanh", "gate_statistic": "learned", "gate_per_slot": False, "initial_slots": "gaussian",
+    "slot_embeddings": False, "head_norm": False,
+}
+SIZES = {"vocab_size", "d_model", "n_heads", "n_layers", "n_slots", "d_ff", "max_len"}
+NEEDS = {  # what must be set before the option means anything
+    **dict.fromkeys(("experts_per_token", "d_expert", "expert_bias", "shared_experts"), {"n_experts": 4}),
+    "weighted_shared_experts": {"n_experts": 4, "shared_experts": 1}, "memory_groups": {"memory_attention": "grouped"},
+    "gate_statistic": {"gate": "linear"}, "gate_per_slot": {"gate": "linear"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@torch.no_grad()
+def test_every_option_changes_the_answer(name):
+    """Two models that share every weight both have, and differ in one setting, answer differently."""
+    without = replace(CONFIG, **NEEDS.get(name, {}))
+    events, answers, weights = ragged(), [], {}
+    for config in (without, replace(without, **{name: OPTIONS[name]})):
+        torch.manual_seed(0)
+        model = RxT(config).eval()
+        same = {n: w for n, w in weights.items() if n in model.state_dict() and w.shape == model.state_dict()[n].shape}
+        model.load_state_dict(same, strict=False)
+        weights = model.state_dict()
+        torch.manual_seed(0)
+        answers.append(model.forward_dialogue(events)[:, 2])
+    assert (answers[0] - answers[1]).abs().max() > 1e-3
+
+
+def test_the_list_of_options_is_whole():
+    assert {f.name for f in fields(TINY)} == SIZES | set(OPTIONS)
 
 
 # --- bad input -------------------------------------------------------------------------------

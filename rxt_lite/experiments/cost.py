@@ -12,7 +12,10 @@ a test holds them to PyTorch's own count. `state_bytes` is what must be kept fro
 slots; the transcript's int64 ids; float32 keys and values.
 """
 
+import torch
+
 from rxt_lite.config import ModelConfig
+from rxt_lite.models.base import EventModel
 
 FLOAT, INT = 4, 8  # bytes
 
@@ -20,7 +23,8 @@ FLOAT, INT = 4, 8  # bytes
 def attention_macs(config: ModelConfig, heads: tuple[int, int], queries: int, keys: int, new_keys: int) -> int:
     """Project `queries` and `new_keys`, compare every query with all `keys`, project back."""
     K, (Hq, G) = config.d_head, heads
-    project = queries * (Hq + max(heads)) * K * config.d_model + 2 * new_keys * G * K * config.d_model
+    gate = max(heads) if config.attention_gate else 0
+    project = queries * (Hq + max(heads) + gate) * K * config.d_model + 2 * new_keys * G * K * config.d_model
     return project + 2 * queries * keys * max(heads) * K
 
 
@@ -28,12 +32,21 @@ def feedforward_macs(config: ModelConfig, tokens: int) -> int:
     return 3 * tokens * config.d_model * config.d_ff
 
 
+def experts_macs(config: ModelConfig, tokens: int) -> int:
+    """The decoder's feed-forward layer: route, ask k experts and the shared ones; dense where there are none."""
+    c = config
+    if not c.n_experts:
+        return feedforward_macs(c, tokens)
+    share = c.shared_experts if c.shared_experts > 1 else 0
+    asked = c.experts_per_token + c.shared_experts
+    return tokens * c.d_model * (c.n_experts + share + 3 * asked * (c.d_expert or c.d_ff))
+
+
 def decode_macs(config: ModelConfig, tokens: int, past: int, slots: bool) -> int:
     """`tokens` new tokens in one pass after `past` cached ones, with or without slots (their keys and values at hand)."""
-    layer = attention_macs(config, config.heads("self"), tokens, past + tokens, tokens) + feedforward_macs(config, tokens)
-    if slots:
-        layer += attention_macs(config, config.heads("cross"), tokens, config.n_slots, 0)
-    return config.n_layers * layer + tokens * config.d_model * config.vocab_size
+    layer = attention_macs(config, config.heads("self"), tokens, past + tokens, tokens) + experts_macs(config, tokens)
+    reading = attention_macs(config, config.heads("cross"), tokens, config.n_slots, 0) if slots else 0
+    return config.n_decoder_layers * layer + config.n_layers * reading + tokens * config.d_model * config.vocab_size
 
 
 def answer_macs(config: ModelConfig, prompt: int, past: int, answer: int, slots: bool) -> int:
@@ -50,11 +63,25 @@ def update_macs(config: ModelConfig, tokens: int) -> int:
     c, S, D = config, config.n_slots, config.d_model
     layer = attention_macs(c, c.heads("self"), tokens, tokens, tokens) + feedforward_macs(c, tokens)
     layer += attention_macs(c, c.heads("memory"), S, tokens, tokens)
-    gate = {"slot": 2 * D * S, "linear": S * S}.get(c.gate, 0)
-    gates = {"simple": 1, "self": 2, "interlayer": 2, "self_interlayer": 3}[c.memory_attention]
+    gate = {"slot": 2 * D * S, "linear": S * (S if c.gate_per_slot else 1)}.get(c.gate, 0)
+    gate += S * D if c.gate_statistic == "learned" else 0
+    gates = {"simple": 1, "self": 2, "interlayer": 2, "self_interlayer": 3, "grouped": 3}[c.memory_attention]
     if c.memory_attention != "simple":
         layer += attention_macs(c, c.heads("memory"), S, S, S)
     return c.n_layers * (layer + gates * gate)
+
+
+def parameter_counts(kind: type[EventModel], config: ModelConfig) -> dict[str, int]:
+    """{"total", "active"}: parameters of a model, and those of them that one token passes, without building it.
+
+    Experts that are not asked are not active; embedding, encoder and memory attention are.
+    """
+    with torch.device("meta"):
+        model = kind(config)
+    total = sum(p.numel() for p in model.parameters())
+    chosen = [p for name, p in model.named_parameters() if ".feedforward.to_" in name and p.ndim == 3]  # (E, ...)
+    idle = sum(p.numel() * (config.n_experts - config.experts_per_token) // config.n_experts for p in chosen)
+    return {"total": total, "active": total - idle}
 
 
 def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_tokens: int = 8) -> list[dict]:
@@ -67,7 +94,7 @@ def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_to
             raise ValueError(f"{name}={value} must be at least 1")
     c, Tq, Ta, event = config, query_tokens, answer_tokens, query_tokens + answer_tokens
     stm = FLOAT * c.n_layers * c.n_slots * c.d_model
-    key_value = FLOAT * 2 * c.n_layers * c.heads("self")[1] * c.d_head
+    key_value = FLOAT * 2 * c.n_decoder_layers * c.heads("self")[1] * c.d_head
     rows = []
     for turn in range(1, turns + 1):
         past = (turn - 1) * event

@@ -11,7 +11,9 @@ One class serves four places, which differ in who asks, who is asked, and who is
 
 Head counts give the variants: equal counts MHA, fewer key-value heads GQA, one MQA, fewer query
 heads too SQA (arXiv 2510.01817). With fewer query than key-value heads the queries are tiled.
-Conventions: no bias on queries, keys, values; bias on the output map.
+Conventions: no bias on queries, keys, values; bias on the output map. Two options of the RxT models, both
+off by default: RMSNorm of every query and key head before it is rotated (`query_key_norm`), and
+sigmoid(W_g x) on the joined heads before the output map (`attention_gate`), W_g starting near 1.
 """
 
 from functools import partial
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from rxt_lite.config import ModelConfig
 from rxt_lite.layers.linear import LayerwiseLinear
+from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import rotate
 
 
@@ -43,17 +46,23 @@ class Attention(nn.Module):
         self.to_k = linear(D, self.kv_heads * self.d_head, bias=False)
         self.to_v = linear(D, self.kv_heads * self.d_head, bias=False)
         self.to_out = linear(max(heads) * self.d_head, D, bias=True)
+        norm = partial(RMSNorm, self.d_head, config.n_layers if layerwise else None, between=3)
+        self.norm_q, self.norm_k = (norm(), norm()) if config.query_key_norm else (None, None)
+        self.to_gate = linear(D, max(heads) * self.d_head, bias=False) if config.attention_gate else None
+        if self.to_gate is not None:
+            nn.init.normal_(self.to_gate.weight, mean=1.0, std=0.01)
 
-    def split(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
-        return rotate(x.unflatten(-1, (-1, self.d_head)), rotation).transpose(-3, -2)  # (B, H, T, K)
+    def split(self, x: Tensor, norm: RMSNorm | None = None, rotation: Tensor | None = None) -> Tensor:
+        x = x.unflatten(-1, (-1, self.d_head))  # (B, T, H, K)
+        return rotate(x if norm is None else norm(x), rotation).transpose(-3, -2)  # (B, H, T, K)
 
     def keys_values(self, source: Tensor, rotation: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Keys and values of `source` (B, M, D): two tensors (B, kv heads, M, K). Computed once, used often."""
-        return self.split(self.to_k(source), rotation), self.split(self.to_v(source))
+        return self.split(self.to_k(source), self.norm_k, rotation), self.split(self.to_v(source))
 
     def attend(self, x: Tensor, k: Tensor, v: Tensor, *, rotation=None, mask=None, causal=False) -> Tensor:
         """Ask with `x` (B, T, D) the keys and values made by `keys_values`; returns (B, T, D)."""
-        q = self.split(self.to_q(x), rotation)  # (B, H, T, K)
+        q = self.split(self.to_q(x), self.norm_q, rotation)  # (B, H, T, K)
         if self.query_heads < self.kv_heads:
             q = q.repeat(*[1] * (q.ndim - 3), self.kv_heads // self.query_heads, 1, 1)
         lead = q.shape[:-3]  # (B) or (L, B): the kernel wants one batch axis
@@ -62,8 +71,8 @@ class Attention(nn.Module):
             mask = mask.expand(*lead, *mask.shape[-2:]).flatten(0, -3).unsqueeze(1)  # (B, 1, T, M)
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-        out = out.transpose(1, 2).flatten(2)  # (B, T, H K)
-        return self.to_out(out.unflatten(0, lead))  # (B, T, D)
+        out = out.transpose(1, 2).flatten(2).unflatten(0, lead)  # (B, T, H K)
+        return self.to_out(out if self.to_gate is None else out * self.to_gate(x).sigmoid())  # (B, T, D)
 
     def forward(self, x: Tensor, source: Tensor | None = None, *, q_rotation=None, k_rotation=None,
                 mask=None, causal=False) -> Tensor:

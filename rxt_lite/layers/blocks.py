@@ -6,13 +6,15 @@
               b = a + CrossAttention(q = N2(a), k = v = Ns(slots))      only in models with memory
               y = b + FF(N3(b))
 
-Source: arXiv 2510.03561. The encoder never sees the slots.
+FF is dense, or experts in the decoder where the config has any. Source: arXiv 2510.03561. The encoder never
+sees the slots.
 """
 
 from torch import Tensor, nn
 
 from rxt_lite.config import ModelConfig
 from rxt_lite.layers.attention import Attention
+from rxt_lite.layers.experts import Experts
 from rxt_lite.layers.feedforward import FeedForward
 from rxt_lite.layers.norm import RMSNorm
 
@@ -53,7 +55,7 @@ class DecoderLayer(nn.Module):
             self.norm_slots = RMSNorm(config.d_model)
             self.memory = Attention(config, config.heads("cross"))
         self.norm_feedforward = RMSNorm(config.d_model)
-        self.feedforward = FeedForward(config)
+        self.feedforward = Experts(config) if config.n_experts else FeedForward(config)
 
     def read_slots(self, slots: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the slots (B, S, D): the same for every token of an event, so made once per event."""

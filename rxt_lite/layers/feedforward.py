@@ -10,13 +10,14 @@ from rxt_lite.config import ModelConfig
 
 
 class FeedForward(nn.Module):
-    """Shapes: x (B, T, D) -> (B, T, D). Both maps have a bias; hidden width F = d_ff."""
+    """Shapes: x (..., D) -> (..., D). Both maps have a bias; hidden width F = d_ff unless `width` says otherwise."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, width: int | None = None):
         super().__init__()
-        self.to_hidden = nn.Linear(config.d_model, 2 * config.d_ff)
-        self.to_out = nn.Linear(config.d_ff, config.d_model)
+        width = width or config.d_ff
+        self.to_hidden = nn.Linear(config.d_model, 2 * width)
+        self.to_out = nn.Linear(width, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        linear, gate = self.to_hidden(x).chunk(2, dim=-1)  # (B, T, F) each
+        linear, gate = self.to_hidden(x).chunk(2, dim=-1)  # (..., F) each
         return self.to_out(linear * F.silu(gate))

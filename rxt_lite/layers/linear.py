@@ -4,12 +4,14 @@ The memory update treats the L banks of slots alike but with weights of their ow
 
     y[l] = x[l] W[l]^T + b[l]
 
-Written as a loop this is L small products; with the layers stacked it is one batched product.
+Written as a loop this is L small products; with the layers stacked it is one batched product. Experts are
+stacked the same way, and asked one at a time, since each has its own tokens.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,3 +33,7 @@ class LayerwiseLinear(nn.Module):
         flat, weight = x.flatten(1, 2), self.weight.transpose(1, 2)  # (L, B N, n_in), (L, n_in, n_out)
         y = torch.bmm(flat, weight) if self.bias is None else torch.baddbmm(self.bias, flat, weight)
         return y.unflatten(1, x.shape[1:3])  # (L, B, N, n_out)
+
+    def one(self, layer: int, x: Tensor) -> Tensor:
+        """The map of a single layer: x (N, n_in) -> (N, n_out)."""
+        return F.linear(x, self.weight[layer], None if self.bias is None else self.bias[layer, 0])

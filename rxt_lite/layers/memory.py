@@ -8,6 +8,7 @@ With S_l the slots of layer l, E_l the event as encoder layer l saw it, N norms,
     interlayer       : X = G1( S_l, A1( N1(S_l), M ) )                S'_l = main(X)
     self_interlayer  : X = G1( S_l, A1( N1(S_l), Gz(N1(S_l), M) ) )   S'_l = main(X)
         where M = Nm( mean over layers of S_l ), one norm shared by all layers
+    grouped          : as self_interlayer, the mean going over the layer's own group of neighbours
 
 Every layer reads the slots of the previous event, so all layers are computed at once. The slots are
 the queries: the cost is O(S T) and the memory cannot grow. RoPE turns the event's keys only.
@@ -42,9 +43,9 @@ class MemoryAttention(nn.Module):
             self.norm_first = RMSNorm(D, L)
             self.attention_first = Attention(config, config.heads("memory"), layerwise=True)
             self.gate_first = ResidualGate(config)
-        if self.variant in ("interlayer", "self_interlayer"):
-            self.norm_mean = RMSNorm(D)
-        if self.variant == "self_interlayer":
+        if self.variant not in ("simple", "self"):
+            self.norm_mean, self.groups = RMSNorm(D), config.memory_groups
+        if self.variant in ("self_interlayer", "grouped"):
             self.gate_mean = ResidualGate(config)
         self.names = nn.Parameter(torch.randn(L, 1, S, D)) if config.slot_embeddings else None
         self.norm_stm = RMSNorm(D, L)
@@ -58,8 +59,9 @@ class MemoryAttention(nn.Module):
         if self.variant == "self":
             source = slots
         else:
-            source = self.norm_mean(stm.mean(0, keepdim=True)).expand_as(stm)  # M
-            if self.variant == "self_interlayer":
+            means = stm.unflatten(0, (self.groups, -1)).mean(1, keepdim=True)  # (groups, 1, B, S, D)
+            source = self.norm_mean(means).expand(-1, len(stm) // self.groups, *[-1] * 3).flatten(0, 1)  # M (L, B, S, D)
+            if self.variant != "interlayer":
                 source = self.gate_mean(slots, source)
         return self.gate_first(stm, self.attention_first(slots, source))
 

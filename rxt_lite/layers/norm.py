@@ -14,15 +14,15 @@ class RMSNorm(nn.Module):
     """One scale for all vectors, or one for each of L layers.
 
     Shapes:
-        x       (..., D), or (L, B, N, D) where `n_layers` is given
+        x       (..., D); where `n_layers` is given (L, B, N, D), or (L, B, N, H, D) with `between=3` axes
         returns the same
     """
 
     eps = 2.0**-23
 
-    def __init__(self, d_model: int, n_layers: int | None = None):
+    def __init__(self, d_model: int, n_layers: int | None = None, between: int = 2):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(d_model) if n_layers is None else torch.ones(n_layers, 1, 1, d_model))
+        self.weight = nn.Parameter(torch.ones(d_model) if n_layers is None else torch.ones(n_layers, *[1] * between, d_model))
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares need its range under autocast

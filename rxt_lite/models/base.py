@@ -35,11 +35,11 @@ class Cache:
     `kept` is whatever the model computes once per event (the slots' keys and values). Room for
     `capacity` tokens is taken at the start; attention runs over the used part only.
 
-    Shapes: keys, values (L, B, kv heads, capacity, K); is_token (B, capacity); length (B).
+    Shapes: keys, values (decoder layers, B, kv heads, capacity, K); is_token (B, capacity); length (B).
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor, kept: Any = None):
-        shape = (config.n_layers, batch_size, config.heads("self")[1], capacity, config.d_head)
+        shape = (config.n_decoder_layers, batch_size, config.heads("self")[1], capacity, config.d_head)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
         self.is_token = torch.zeros(batch_size, capacity, dtype=torch.bool, device=like.device)
         self.length = torch.zeros(batch_size, dtype=torch.long, device=like.device)

@@ -21,7 +21,7 @@ class DecoderLM(EventModel):
     """The same decoder as RxT's without memory cross-attention; the state is the transcript (B, C), right-padded.
 
     `max_len` bounds the whole transcript. Events are read as RxT reads them, [BOS][Q]query[A]answer[EOS]
-    one after another, so both models are asked for the same tokens.
+    one after another, so both models are asked for the same tokens. It has as many layers as an RxT's whole decoder.
     """
 
     def __init__(self, config: ModelConfig):
@@ -29,7 +29,7 @@ class DecoderLM(EventModel):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.rope = Rope(config)
-        self.decoder = nn.ModuleList(DecoderLayer(config, memory=False) for _ in range(config.n_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config, memory=False) for _ in range(config.n_decoder_layers))
         self.norm_head = RMSNorm(config.d_model) if config.head_norm else nn.Identity()
         self.head = nn.Linear(config.d_model, config.vocab_size)
 

@@ -5,6 +5,46 @@
                STM_t  = memory_attention(STM_{t-1}, ED)
 
 Source: arXiv 2510.03561 (independent implementation from the mathematics).
+
+The weights by name, for whoever copies them from or into another implementation. `i` counts decoder layers from 0,
+`l` encoder layers; what belongs to the memory carries all L layers on its first axis. q, k, v stand for `Hq K` and
+`Hkv K` rows, heads one after another; o for `max(Hq, Hkv) K` columns. F is `d_ff`, or `d_expert` in an expert, and
+the first F rows of `to_hidden` are the linear half, the last F the half that goes through SiLU.
+
+    embedding.weight                                     V D         shared by encoder and decoder, N(0, 1), not scaled
+    encoder.l.norm_attention.weight                      D           RMSNorm, eps 2^-23
+    encoder.l.attention.to_{q,k,v}.weight                q D         no bias; RoPE on q and k, pairs (2i, 2i + 1)
+    encoder.l.attention.to_out.{weight,bias}             D o, D
+    encoder.l.norm_feedforward.weight                    D
+    encoder.l.feedforward.to_hidden.{weight,bias}        2F D, 2F
+    encoder.l.feedforward.to_out.{weight,bias}           D F, D
+    decoder.i.norm_{attention,feedforward}.weight        D
+    decoder.i.attention.*                                as above
+    decoder.i.norm_memory.weight                         D           before the queries; RoPE on q only
+    decoder.i.norm_slots.weight                          D           before the keys and values of the slots
+    decoder.i.memory.*                                   as above    absent in layers without memory, as the two norms
+    decoder.i.feedforward.to_{hidden,out}.{weight,bias}  as above    dense; with experts instead:
+    decoder.i.feedforward.router.to_scores.weight        E D         no bias
+    decoder.i.feedforward.to_hidden.{weight,bias}        E 2F D, E 1 2F
+    decoder.i.feedforward.to_out.{weight,bias}           E D F, E 1 D
+    decoder.i.feedforward.bias                           D           expert_bias="global" only, in place of the biases
+    decoder.i.feedforward.shared.j.to_*                  as dense    shared expert j
+    decoder.i.feedforward.to_share.weight                s D         s > 1 shared experts
+    memory.norm_{stm,event}.weight                       L 1 1 D     before q, before k and v; RoPE on k only
+    memory.attention.to_{q,k,v}.weight                   L q D
+    memory.attention.to_out.{weight,bias}                L D o, L 1 D
+    memory.names                                         L 1 S D     slot_embeddings: added to the normed slots that ask
+    memory.gate.weight                                   L 1 S       static, elementwise
+    memory.gate.to_gate.{weight,bias}                    L S S, L 1 S    linear; slot: L 1 2D, L 1 1 (old first, then new)
+    memory.gate.to_statistic.{weight,bias}               L 1 D, L 1 1    gate_statistic="learned"
+    memory.{norm,attention,gate}_first.*                 as above    slots among themselves, all variants but simple
+    memory.norm_mean.weight                              D           interlayer, self_interlayer, grouped
+    memory.gate_mean.*                                   as gate     self_interlayer, grouped
+    *.attention.norm_{q,k}.weight                        K           in an attention: query_key_norm
+    *.attention.to_gate.weight                           o D         in an attention: attention_gate
+    norm_head.weight                                     D           head_norm
+    head.{weight,bias}                                   V D, V      not tied to the embedding
+    initial_slots                                        L S D       initial_slots="learned"
 """
 
 from collections.abc import Sequence
@@ -23,7 +63,8 @@ from rxt_lite.models.base import Cache, EventModel
 class RxT(EventModel):
     """Decoder with memory cross-attention, encoder, memory attention; one shared embedding.
 
-    The state is the STM, (L, B, S, D): for every layer and conversation, S slots of width D.
+    The state is the STM, (L, B, S, D): for every layer and conversation, S slots of width D. Decoder layers
+    without memory (`stateless_before`, `stateless_after`) stand below and above the L that read a bank each.
 
     Conventions: embedding N(0, 1); separate head with bias; RMSNorm before it unless head_norm=False;
     RoPE restarts at 0 with every event.
@@ -36,7 +77,8 @@ class RxT(EventModel):
         self.rope = Rope(config)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
         self.memory = MemoryAttention(config)
-        self.decoder = nn.ModuleList(DecoderLayer(config, memory=True) for _ in range(config.n_layers))
+        before, reading = config.stateless_before, config.stateless_before + config.n_layers
+        self.decoder = nn.ModuleList(DecoderLayer(config, before <= i < reading) for i in range(config.n_decoder_layers))
         self.norm_head = RMSNorm(config.d_model) if config.head_norm else nn.Identity()
         self.head = nn.Linear(config.d_model, config.vocab_size)
         if config.initial_slots == "learned":
@@ -99,9 +141,11 @@ class RxT(EventModel):
         empty = (tokens == PAD).all(1)
         return torch.where(empty[:, None, None], stm, written) if empty.any() else written
 
-    def read_slots(self, stm: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the slots (L, B, S, D) for every decoder layer."""
-        return [layer.read_slots(slots) for layer, slots in zip(self.decoder, stm)]
+    def read_slots(self, stm: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+        """Keys and values of the slots (L, B, S, D) for every decoder layer, None for those without memory."""
+        c = self.config
+        banks = [None] * c.stateless_before + list(stm) + [None] * c.stateless_after
+        return [None if slots is None else layer.read_slots(slots) for layer, slots in zip(self.decoder, banks)]
 
     def decode(self, tokens: Tensor, slots: list, cache: Cache | None = None, where: Tensor | None = None) -> Tensor:
         if cache is None:
@@ -128,7 +172,7 @@ class RxT(EventModel):
         B = self.batch_size(state)
         self.check_state(state, B)
         slots = self.read_slots(state)
-        return Cache(self.config, B, min(capacity, self.config.max_len), slots[0][0], kept=slots)
+        return Cache(self.config, B, min(capacity, self.config.max_len), state, kept=slots)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
         return self.decode(tokens, cache.kept, cache)
