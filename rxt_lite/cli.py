@@ -197,6 +197,31 @@ def cost(
 
 
 @app.command()
+def stability(
+    run: Run = None,
+    trained: Annotated[bool, typer.Option("--trained", help="the model of RUN instead of untrained ones of every kind")] = False,
+    preset: Annotated[str, typer.Option(help="shape of the untrained models, see `rxt-lite presets`")] = "tiny",
+    paper: Annotated[bool, typer.Option("--paper", help="the paper's settings: no slot names, Gaussian start, no head norm")] = False,
+    events: Annotated[int, typer.Option(help="how many events each memory goes through")] = 10_000,
+    seeds: Annotated[int, typer.Option(help="how many seeds, counted from 0")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Norm, pair cosine and effective rank of the slots over thousands of events, for every memory attention and gate."""
+    from rxt_lite.config import PAPER
+    from rxt_lite.config import preset as named
+    from rxt_lite.experiments.stability import over_time, stability_rows, stability_table
+
+    with clear_errors():
+        if events < 1 or seeds < 1:
+            raise ValueError(f"--events {events} and --seeds {seeds} must be at least 1")
+        if trained:
+            rows = [{"seed": seed, **row} for seed in range(seeds) for row in stability_rows(saved(run, "rxt")[0], events, seed=seed)]
+        else:
+            rows = stability_table(replace(named(preset), **PAPER) if paper else named(preset), events, range(seeds))
+        show(rows if as_json else over_time(rows), as_json)
+
+
+@app.command()
 def presets(as_json: Json = False) -> None:
     """Shapes by name: the book's models, the paper's, larger ones to count costs with; parameters in all, and those a token passes."""
     from rxt_lite.config import PRESETS

@@ -44,6 +44,19 @@ def test_cost_prints_four_arms_for_every_turn():
     assert all(list(r) == ["arm", "turn", "tokens", "macs", "state_bytes"] for r in rows)
 
 
+def test_presets_lists_shapes_and_sizes():
+    rows = {r["preset"]: r for r in rows_of("presets", "--json")}
+    assert rows["nano_12m"]["total"] == 11_734_220 and rows["stateless_22m"]["model"] == "DecoderLM"
+    assert "shape_4b" in rxt_lite("presets").stdout
+
+
+def test_stability_prints_every_memory_over_time(run):
+    rows = rows_of("stability", "--events", 2, "--paper", "--json")
+    assert all(list(r) == ["seed", "memory", "gate", "text", "event", "norm", "cosine", "rank"] for r in rows)
+    assert len({(r["memory"], r["gate"]) for r in rows}) == 5 * 10 and {r["event"] for r in rows} == {1, 2}
+    assert "simple, slot sigmoid" in rxt_lite("stability", run, "--trained", "--events", 1).stdout
+
+
 def test_chat_answers_every_line_and_keeps_count(run):
     rows = rows_of("chat", run, "--json", stdin="Tom has the hat.\nWho has the hat?\n\u00e9\u4e16 \U0001f600\n")
     assert [r["event"] for r in rows] == [0, 1, 2] and rows[1]["query"] == "Who has the hat?"
