@@ -146,12 +146,11 @@ def answered(conversation, line: str, how: dict, *, as_json: bool, asking: bool)
         if not as_json:
             print(("model> " if asking and not text else "") + piece, end="", flush=True)
         text += piece
-    row = {"query": line.strip(), "answer": text, "tokens": len(answer.tokens), "answer_ms": round(1e3 * (time.perf_counter() - started), 2)}
-    if as_json:
-        started = time.perf_counter()
+    heard = time.perf_counter()
+    if as_json:  # otherwise the update goes on while the next line is typed
         conversation.settle()
-        row["update_ms"] = round(1e3 * (time.perf_counter() - started), 2)
-    return row
+    return {"query": line.strip(), "answer": text, "tokens": len(answer.tokens),
+            "answer_ms": round(1e3 * (heard - started), 2), "update_ms": round(1e3 * (time.perf_counter() - heard), 2)}
 
 
 @app.command()

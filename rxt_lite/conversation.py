@@ -18,7 +18,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class Answer:
         return piece
 
 
-def advance(pieces: Iterator[str], turn: threading.RLock) -> str | None:
+def advance(pieces: Iterator[str], turn) -> str | None:
     with turn:
         return next(pieces, None)
 
@@ -139,7 +139,7 @@ class Conversation:
         """
         self.host._check_open()
         ids = self.host._ids(query)
-        self._room(ids)
+        self._room(ids, self.memory)
         return Answer(self, ids, stale, how)
 
     def stop(self) -> None:
@@ -152,7 +152,9 @@ class Conversation:
         """Wait until at most `behind` events are still to be remembered. Raises `UpdateFailed` if one could not be."""
         updates = list(self._updates)
         for done in updates[: len(updates) - behind]:
-            done.wait()
+            while not done.wait(timeout=1):
+                if not self.host._worker.is_alive():  # nothing known can do this; better an error than to wait for ever
+                    raise UpdateFailed("the worker ended before all was remembered; open a new Host with this memory")
         if self._failures:
             raise self._failures.pop(0)
 
@@ -181,8 +183,8 @@ class Conversation:
     def clear(self) -> None:
         """Forget everything; kept memories and failed updates too."""
         with self._floor():
-            for done in list(self._updates):
-                done.wait()
+            with suppress(UpdateFailed):
+                self.settle()
             self._failures.clear()
             self._moments = (Moment(0, self.host._fresh()),)
 
@@ -215,9 +217,9 @@ class Conversation:
         finally:
             self._speaking.release()
 
-    def _room(self, query: list[int]) -> int:
-        """How long an answer to `query` may be."""
-        window = self.host.model.room(self.memory)
+    def _room(self, query: list[int], memory: Tensor) -> int:
+        """How long an answer to `query` from `memory` may be."""
+        window = max(0, self.host.model.room(memory))
         if window <= len(query):
             raise ValueError(
                 f"the message has {len(query)} tokens and an answer needs one more, the window of one event {window}; "
@@ -232,30 +234,33 @@ class Conversation:
             self._answer = answer
             self.host._check_open()
             self.settle(behind=1 if stale else 0)
-            room = self._room(query)
+            memory = self.memory
+            room = self._room(query, memory)
+            said = stream(model, torch.tensor([query], device=model.device), memory, room, **how)
             try:
-                for token in stream(model, torch.tensor([query], device=model.device), self.memory, room, **how):
-                    tokens.append(int(token))
-                    piece = readable(tokenizer, tokens, over=tokens[-1] == EOS or len(tokens) == room)[len(text) :]
+                for token in map(int, said):
+                    tokens.append(token)
+                    piece = readable(tokenizer, tokens, over=token == EOS or len(tokens) == room)[len(text) :]
                     if piece:
                         text += piece
                         yield piece
             finally:
+                del memory, said  # and with it the cache: freeing tensors would let the worker in before the caller is out
                 if tokens:
-                    end = [] if tokens[-1] == EOS or len(tokens) == room else [EOS]
-                    event = Finished(self, [t for t in (*query, *tokens, *end) if t != PAD])
+                    closing = [] if tokens[-1] == EOS or len(tokens) == room else [EOS]
+                    event = Finished(self, [t for t in (*query, *tokens, *closing) if t != PAD])
                     self._updates = [*(done for done in self._updates if not done.is_set()), event.done]
-                    self.host._enqueue(event)
+                    self.host._queue.put(event)
 
     def _take(self, memory: Tensor) -> None:
         self._moments = (*self._moments, Moment(self.events + 1, memory))[-1 - self.keep :]
 
-    def _fail(self, tokens: list[int], error: Exception | str) -> None:
+    def _fail(self, tokens: list[int], error: Exception) -> None:
         failure = UpdateFailed(
             f"the event {decode(self.host.tokenizer, tokens)[:60]!r} could not be remembered: {error}. "
             f"The memory is the one after {self.events} events; say it again, or go on without it"
         )
-        failure.__cause__ = error if isinstance(error, Exception) else None
+        failure.__cause__ = error
         self._failures.append(failure)
 
 
@@ -275,13 +280,12 @@ class Host:
         if max_new_tokens < 1 or batch_size < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens} and batch_size={batch_size} must be at least 1")
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
-        self.closed, self._accepting = False, True
-        self._conversations: weakref.WeakSet[Conversation] = weakref.WeakSet()
-        self._lock = threading.RLock()
+        self.closed = False
+        self._conversations: weakref.WeakValueDictionary[int, Conversation] = weakref.WeakValueDictionary()
         self._queue: SimpleQueue[Finished | None] = SimpleQueue()  # its put() may even be called by the garbage collector
         self._worker = threading.Thread(target=work, args=(self._queue, model, batch_size), name="memory", daemon=True)
         self._worker.start()
-        self._end = weakref.finalize(self, end, self._queue, self._worker)  # also when the program ends, or nobody holds the host
+        self._end = weakref.finalize(self, end, self._conversations, self._queue, self._worker)  # at exit too
 
     def open(self, memory: Tensor | None = None, *, events: int = 0, keep: int = 0) -> Conversation:
         """A new conversation that remembers nothing, or `memory`, in which there are `events` events.
@@ -305,13 +309,7 @@ class Host:
 
     def close(self) -> None:
         """End the answers being given, remember all that was said, and stop the worker. Memories can still be saved."""
-        with self._lock:
-            self.closed = True
-            conversations = list(self._conversations)
-        for conversation in conversations:
-            conversation.stop()
-        with self._lock:
-            self._accepting = False
+        self.closed = True
         self._end()
 
     def __enter__(self) -> "Host":
@@ -347,17 +345,8 @@ class Host:
 
     def _adopt(self, moments: tuple[Moment, ...], keep: int) -> Conversation:
         conversation = Conversation(self, moments, keep)
-        with self._lock:
-            self._conversations.add(conversation)
+        self._conversations[id(conversation)] = conversation
         return conversation
-
-    def _enqueue(self, event: Finished) -> None:
-        with self._lock:
-            if self._accepting:
-                self._queue.put(event)
-                return
-        event.conversation._fail(event.tokens, "the host was closed in the meantime")
-        event.done.set()
 
 
 def readable(tokenizer: Tokenizer, tokens: list[int], over: bool) -> str:
@@ -411,8 +400,12 @@ def remember(model: EventModel, batch: list[Finished]) -> None:
         event.done.set()
 
 
-def end(queue: SimpleQueue, worker: threading.Thread) -> None:
-    """Let the worker do what waits, and wait for that."""
+def end(conversations: weakref.WeakValueDictionary, queue: SimpleQueue, worker: threading.Thread) -> None:
+    """End the answers being given, let the worker do what waits, and wait for that."""
+    for reference in conversations.valuerefs():
+        conversation = reference()
+        if conversation is not None:
+            conversation.stop()
     queue.put(None)
     if worker is not threading.current_thread():
         worker.join()

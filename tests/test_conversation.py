@@ -569,7 +569,9 @@ def test_an_asyncio_listener_that_leaves_has_had_its_event(host, how):
         await conversation.asettle()
         assert conversation.events == 1 and len(tokens[0]) < 6
         assert_close(conversation.memory, after(host.model, HAT, tokens[0], host.model.init_state(1)))
-        assert [piece async for piece in conversation.answer(WHO)], "and the conversation goes on"
+        for _ in range(20):
+            async for _ in conversation.answer(WHO):
+                break  # the conversation goes on, at once
 
     asyncio.run(main())
 
