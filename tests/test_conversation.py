@@ -175,7 +175,24 @@ def test_updates_that_wait_are_made_together(watched):
     for conversation in conversations:
         conversation.settle()
         assert_close(conversation.memory, conversations[0].memory)
+        assert conversation.memory.untyped_storage().nbytes() == 4 * conversation.memory.numel(), "it holds on to no batch"
     assert model.batches == [1, 32, 7], "the first alone, then all that waited, 32 at a time"
+
+
+def test_two_events_of_one_conversation_never_share_an_update(watched):
+    model, first, conversation = watched.model, watched.open(), watched.open()
+    model.go.clear()
+    list(first.answer(HAT))
+    assert model.entered.wait(10)
+    told = conversation.answer(HAT)
+    list(told)
+    asked = conversation.answer(WHO, stale=True)  # from the empty memory: both events wait now
+    list(asked)
+    model.go.set()
+    conversation.settle()
+    memory = after(model, WHO, asked.tokens, after(model, HAT, told.tokens, model.init_state(1)))
+    assert_close(conversation.memory, memory)
+    assert model.batches[:3] == [1, 1, 1] and conversation.events == 2
 
 
 # --- updates that fail -----------------------------------------------------------------------
@@ -596,7 +613,7 @@ def test_200_interleaved_conversations_remember_what_each_would_alone(host):
                 if (way == "left" and heard == turn) or way == "dropped":
                     break
         answer.close()
-        said[i].append(answer.tokens)
+        said[i].append((answer.tokens, way == "stale"))
 
     async def hear_and_cancel(answer):
         async def listen():
@@ -614,7 +631,7 @@ def test_200_interleaved_conversations_remember_what_each_would_alone(host):
             if i is None:
                 return
             try:
-                hear(i, turn, chance.choice(["whole", "whole", "left", "dropped", "cancelled"]))
+                hear(i, turn, chance.choice(["whole", "stale", "left", "dropped", "cancelled"]))
                 if turn < 2:
                     todo.put((i, turn + 1))
             except Exception as error:  # a failure here must fail the test, not just its thread
@@ -643,14 +660,14 @@ def test_200_interleaved_conversations_remember_what_each_would_alone(host):
     memories, cut = [], 0
     for i, conversation in enumerate(conversations):
         conversation.settle()
-        memory = host.model.init_state(1).detach()
-        for query, tokens in zip(queries[i], said[i]):
+        before = memory = host.model.init_state(1).detach()
+        for query, (tokens, stale) in zip(queries[i], said[i]):
             if tokens:  # nothing heard, nothing happened
-                assert_likely(host.model, query, tokens, memory)
-                memory = after(host.model, query, tokens, memory)
+                assert likely(host.model, query, tokens, memory) or (stale and likely(host.model, query, tokens, before))
+                before, memory = memory, after(host.model, query, tokens, memory)
             cut += len(tokens) < 6
         assert_close(conversation.memory, memory)
-        assert conversation.events == sum(map(bool, said[i]))
+        assert conversation.events == sum(bool(tokens) for tokens, _ in said[i])
         memories.append(conversation.memory.flatten())
     apart = torch.cdist(torch.stack(memories), torch.stack(memories)).fill_diagonal_(torch.inf)
     assert apart.min() > 0.01, "conversations must differ by far more than the tolerance for this test to mean something"
@@ -658,11 +675,11 @@ def test_200_interleaved_conversations_remember_what_each_would_alone(host):
 
 
 @torch.no_grad()
-def assert_likely(model, query, tokens, memory):
-    """Every token was the most likely one, up to rounding, after this query and from this memory."""
+def likely(model, query, tokens, memory):
+    """Whether every token was the most likely one, up to rounding, after this query and from this memory."""
     event = torch.tensor([[*encode_query(TOKENIZER, query), *tokens]])
     logits = model(event, memory)[0, -len(tokens) - 1 : -1]
-    assert (logits.max(-1).values - logits[range(len(tokens)), tokens] < 1e-4).all()
+    return bool((logits.max(-1).values - logits[range(len(tokens)), tokens] < 1e-4).all())
 
 
 # --- what it weighs --------------------------------------------------------------------------
