@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint stories results serve lab strip outputs clean
+.PHONY: help book test notebooks lint stories results bench serve lab strip outputs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -39,6 +39,9 @@ stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=fi
 
 results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
 	$(PY) tools/results.py
+
+bench: $(SETUP)  ## speed beside a plain loop and PyTorch's own layers, as a table: make bench BENCH="--bf16 --compile"
+	.venv/bin/rxt-lite bench $(BENCH)
 
 serve: book  ## build the book and serve it on http://127.0.0.1:8000
 	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000

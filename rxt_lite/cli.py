@@ -221,6 +221,32 @@ def stability(
 
 
 @app.command()
+def bench(
+    sizes: Annotated[list[str] | None, typer.Argument(help="d128, d128_experts, nano_12m; all three if left out")] = None,
+    threads: Annotated[int, typer.Option(help="processor threads to use")] = 1,
+    rounds: Annotated[int, typer.Option(help="measured rounds, in which all arms take turns")] = 7,
+    bf16: Annotated[bool, typer.Option("--bf16", help="autocast to bfloat16")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile our layers")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Speed beside a plain loop and PyTorch's own layers, in one run: training, memory update, first token, generation."""
+    import torch
+
+    from rxt_lite.experiments.speed import SIZES, speed_rows
+
+    with clear_errors():
+        if threads < 1 or rounds < 1:
+            raise ValueError(f"--threads {threads} and --rounds {rounds} must be at least 1")
+        torch.set_num_threads(threads)
+        machine = torch.cuda.get_device_name() if device == "cuda" and torch.cuda.is_available() else f"{threads} CPU threads"
+        about = {"machine": machine, "precision": "bf16" if bf16 else "fp32", "compiled": compiled}
+        for size in sizes or SIZES:
+            rows = speed_rows(size, rounds=rounds, bf16=bf16, compiled=compiled, device=device)
+            show([{**about, **row} for row in rows] if as_json else [{k: v for k, v in row.items() if k != "size"} for row in rows], as_json)
+
+
+@app.command()
 def presets(as_json: Json = False) -> None:
     """Shapes by name: the book's models, the paper's, larger ones to count costs with; parameters in all, and those a token passes."""
     from rxt_lite.config import PRESETS

@@ -50,6 +50,11 @@ def test_presets_lists_shapes_and_sizes():
     assert "shape_4b" in rxt_lite("presets").stdout
 
 
+def test_bench_refuses_what_it_cannot_measure():
+    assert "d128, d128_experts, nano_12m" in rxt_lite("bench", "huge", ok=False).stderr
+    assert "at least 1" in rxt_lite("bench", "--rounds", 0, ok=False).stderr
+
+
 def test_stability_prints_every_memory_over_time(run):
     rows = rows_of("stability", "--events", 2, "--paper", "--json")
     assert all(list(r) == ["seed", "memory", "gate", "text", "event", "norm", "cosine", "rank"] for r in rows)

@@ -65,13 +65,16 @@ class Attention(nn.Module):
         q = self.split(self.to_q(x), self.norm_q, rotation)  # (B, H, T, K)
         if self.query_heads < self.kv_heads:
             q = q.repeat(*[1] * (q.ndim - 3), self.kv_heads // self.query_heads, 1, 1)
-        lead = q.shape[:-3]  # (B) or (L, B): the kernel wants one batch axis
-        q, k, v = (t.flatten(0, -4) for t in (q, k, v))
+        lead = q.shape[:-3]  # (B) or (L, B)
         if mask is not None:
             mask = mask.expand(*lead, *mask.shape[-2:]).flatten(0, -3).unsqueeze(1)  # (B, 1, T, M)
+        if len(lead) > 1:  # the kernel wants one batch axis
+            q, k, v = (t.flatten(0, -4) for t in (q, k, v))
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
-        out = out.transpose(1, 2).flatten(2).unflatten(0, lead)  # (B, T, H K)
+        out = out.transpose(1, 2).flatten(2)  # (B, T, H K)
+        if len(lead) > 1:
+            out = out.unflatten(0, lead)
         return self.to_out(out if self.to_gate is None else out * self.to_gate(x).sigmoid())  # (B, T, D)
 
     def forward(self, x: Tensor, source: Tensor | None = None, *, q_rotation=None, k_rotation=None,

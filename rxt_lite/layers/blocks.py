@@ -20,7 +20,7 @@ from rxt_lite.layers.norm import RMSNorm
 
 
 class EncoderLayer(nn.Module):
-    """Shapes: x (B, T, D), rotation (T, K/2), mask (B, T, T) or None -> (B, T, D)."""
+    """Shapes: x (B, T, D), rotation (T, 1, K/2), mask (B, T, T) or None -> (B, T, D)."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -39,7 +39,7 @@ class DecoderLayer(nn.Module):
 
     Shapes:
         x         (B, T, D)
-        rotation  (T, K/2) or (B, T, K/2)
+        rotation  (T, 1, K/2) or (B, T, 1, K/2)
         slots     a pair (B, kv heads, S, K): keys and values from `read_slots`, or None
         past      a function that adds this call's keys and values to a cache and returns all of them, or None
         mask      (B, T, C) over the cached keys; None means plain causal

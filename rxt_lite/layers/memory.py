@@ -30,7 +30,7 @@ class MemoryAttention(nn.Module):
     Shapes:
         stm      (L, B, S, D)    slots before the event; not modified
         event    (L, B, T, D)    the event after every encoder layer
-        rotation (T, K/2)        positions of the event's tokens
+        rotation (T, 1, K/2)      positions of the event's tokens
         ignore   (B, T)          True where the event is padding
         returns  (L, B, S, D)    slots after the event
     """

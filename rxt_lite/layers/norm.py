@@ -18,13 +18,15 @@ class RMSNorm(nn.Module):
         returns the same
     """
 
-    eps = 2.0**-23
+    eps = 2.0**-23  # of the mean square
 
     def __init__(self, d_model: int, n_layers: int | None = None, between: int = 2):
         super().__init__()
+        self.register_buffer("tiny", torch.tensor(self.eps), persistent=False)  # a Python number would be copied at every call
         self.weight = nn.Parameter(torch.ones(d_model) if n_layers is None else torch.ones(n_layers, *[1] * between, d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares need its range under autocast
-        mean_square = torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1]
-        return (wide * torch.rsqrt(mean_square + self.eps) * self.weight).to(x.dtype)
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # squares need its range under autocast
+        square = torch.linalg.vecdot(wide, wide).unsqueeze(-1)
+        scale = torch.rsqrt(torch.add(self.tiny, square, alpha=1 / x.shape[-1]))
+        return (wide * scale * self.weight).to(x.dtype)

@@ -17,8 +17,8 @@ class Rope(nn.Module):
     """Look up the rotation of each position.
 
     Shapes:
-        positions (..., T)         whole numbers from 0 to max_len - 1
-        returns   (..., T, K/2)    complex numbers of length 1: cos + i sin
+        positions (..., T)            whole numbers from 0 to max_len - 1
+        returns   (..., T, 1, K/2)    complex numbers of length 1: cos + i sin, the same for all heads
     """
 
     def __init__(self, config: ModelConfig, base: float = 10_000.0):
@@ -28,16 +28,16 @@ class Rope(nn.Module):
         self.register_buffer("table", torch.polar(torch.ones_like(angle), angle), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
-        return self.table[positions]
+        return self.table[positions].unsqueeze(-2)
 
 
 def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
-    """Turn the pairs of `x` (..., T, H, K) by `rotation` (T, K/2) or (B, T, K/2); None leaves x alone.
+    """Turn the pairs of `x` (..., T, H, K) by `rotation` (T, 1, K/2) or (B, T, 1, K/2); None leaves x alone.
 
     A pair is a complex number and the turn a product: four times as fast on a CPU as sines and cosines apart.
     """
     if rotation is None:
         return x
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # there are no half-precision complex numbers
-    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))  # (..., T, H, K/2)
-    return torch.view_as_real(pairs * rotation.unsqueeze(-2)).flatten(-2).to(x.dtype)
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # there are no half-precision complex products
+    pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))  # (..., T, H, K/2)
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)

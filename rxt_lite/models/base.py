@@ -49,27 +49,27 @@ class Cache:
 
     def admit(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Make room for `tokens` (B, T); returns their positions (B, T) and the mask (B, T, used) or None."""
-        T, is_token = tokens.shape[1], tokens != PAD
+        T, is_token, first = tokens.shape[1], tokens != PAD, self.used == 0
         if self.used + T > self.is_token.shape[1]:
             raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {self.used} used; {T} more do not fit")
-        positions = self.length[:, None] + is_token.cumsum(1) - 1  # a padded place repeats its neighbour's position
+        count = is_token.cumsum(1)  # (B, T)
+        positions = (self.length[:, None] + count - 1).clamp(min=0)  # a padded place repeats its neighbour's position
         self.is_token[:, self.used : self.used + T] = is_token
-        self.length = self.length + is_token.sum(1)
+        self.length, self.used = self.length + count[:, -1], self.used + T
         self.ragged = self.ragged or not bool(is_token.all())
-        first, self.used = self.used == 0, self.used + T
         if first or (T == 1 and not self.ragged):  # plain causal: right padding comes after every token that matters
-            return positions.clamp(min=0), None
+            return positions, None
         earlier = torch.ones(T, self.used, dtype=torch.bool, device=tokens.device).tril(self.used - T)
-        return positions.clamp(min=0), earlier & self.is_token[:, None, : self.used]
+        return positions, earlier & self.is_token[:, None, : self.used]
 
     def layer(self, index: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """For one layer: store the new keys and values (B, kv heads, T, K), return all of them so far."""
 
         def past(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            start = self.used - k.shape[2]
-            self.keys[index, :, :, start : self.used] = k
-            self.values[index, :, :, start : self.used] = v
-            return self.keys[index, :, :, : self.used], self.values[index, :, :, : self.used]
+            keys, values = (t[index].narrow(2, 0, self.used) for t in (self.keys, self.values))
+            keys.narrow(2, self.used - k.shape[2], k.shape[2]).copy_(k)
+            values.narrow(2, self.used - k.shape[2], k.shape[2]).copy_(v)
+            return keys, values
 
         return past
 

@@ -152,7 +152,7 @@ class RxT(EventModel):
             rotation, mask = self.rope(torch.arange(tokens.shape[1], device=tokens.device)), None
         else:
             positions, mask = cache.admit(tokens)
-            rotation = self.rope(positions)  # (B, T, K/2)
+            rotation = self.rope(positions)  # (B, T, 1, K/2)
         x = self.embedding(tokens)
         for index, layer in enumerate(self.decoder):
             x = layer(x, rotation, slots[index], cache and cache.layer(index), mask)

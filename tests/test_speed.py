@@ -1,0 +1,77 @@
+"""What the bench compares is the same mathematics; how long it takes is never tested."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rxt_lite.config import NANO_12M
+from rxt_lite.experiments import speed
+from rxt_lite.experiments.speed import SIZES, Ours, Plain, Torch, compile_layers, speed_rows
+from rxt_lite.models import RxT
+
+TINY = {"vocab_size": 50, "d_model": 16, "n_layers": 2, "n_slots": 5, "d_ff": 12, "max_len": 256}
+SMALL = {
+    "d128": replace(SIZES["d128"], **TINY, n_heads=2),
+    "d128_experts": replace(SIZES["d128_experts"], **TINY, n_heads=2, d_expert=6),
+    "nano_12m": replace(NANO_12M, **TINY, d_expert=6),
+}
+
+
+@pytest.fixture
+def model(request):
+    torch.manual_seed(0)
+    return RxT(SMALL[request.param]).eval()
+
+
+@pytest.mark.parametrize("model", SMALL, indirect=True)
+@torch.no_grad()
+def test_the_plain_loop_computes_what_the_library_computes(model):
+    ours, plain = Ours(model), Plain(model)
+    tokens, stm = torch.randint(7, 50, (3, 11)), model.init_state(3)
+    torch.testing.assert_close(ours.decode(tokens, stm), plain.decode(tokens, stm), atol=1e-5, rtol=1e-5)
+    after = ours.remember(tokens, stm)
+    torch.testing.assert_close(after, plain.remember(tokens, stm), atol=1e-5, rtol=1e-5)
+    assert torch.equal(ours.answer(tokens, after, 8), plain.answer(tokens, after, 8))
+
+
+@pytest.mark.parametrize("model", SMALL, indirect=True)
+def test_pytorchs_own_layers_are_of_the_same_size(model):
+    """To within a fifth, not counting experts that are not asked and what only one side has: router, gates, slots."""
+    theirs, c = Torch(model.config), model.config
+    count = lambda part: sum(p.numel() for p in part.parameters())  # noqa: E731
+    asked = 1 if not c.n_experts else c.experts_per_token / c.n_experts
+    ours = sum(count(layer) - count(layer.feedforward) + asked * count(layer.feedforward) for layer in model.decoder)
+    if c.heads("self") == (c.n_heads, c.n_heads):  # nothing in torch has fewer heads
+        assert abs(count(theirs.decoder) / ours - 1) < 0.2
+        assert abs(count(theirs.encoder) / count(model.encoder) - 1) < 0.2
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("size", SMALL)
+def test_every_row_has_its_numbers(size, bf16, monkeypatch):
+    monkeypatch.setattr(speed, "SIZES", SMALL)
+    rows = speed_rows(size, rounds=1, bf16=bf16)
+    assert {(r["task"], r["arm"]) for r in rows} >= {("training", a) for a in ("ours", "plain", "torch")}
+    assert all(0 < r["low"] <= r["value"] <= r["high"] for r in rows)
+    assert all(r["over_plain"] > 0 for r in rows if r["arm"] != "product")
+    assert sum(r["share"] is not None for r in rows) == 2
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+@torch.no_grad()
+def test_compiled_layers_compute_the_same():
+    torch.manual_seed(0)
+    model = RxT(SMALL["d128"]).eval()
+    tokens, stm = torch.randint(7, 50, (3, 11)), model.init_state(3)
+    before = Ours(model).decode(tokens, stm), Ours(model).remember(tokens, stm), Ours(model).answer(tokens, stm, 6)
+    compile_layers(model)
+    after = Ours(model).decode(tokens, stm), Ours(model).remember(tokens, stm), Ours(model).answer(tokens, stm, 6)
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(ValueError, match="'huge'.*d128, d128_experts, nano_12m"):
+        speed_rows("huge")
