@@ -243,7 +243,7 @@ def bench(
         about = {"machine": machine, "precision": "bf16" if bf16 else "fp32", "compiled": compiled}
         for size in sizes or SIZES:
             rows = speed_rows(size, rounds=rounds, bf16=bf16, compiled=compiled, device=device)
-            show([{**about, **row} for row in rows] if as_json else [{k: v for k, v in row.items() if k != "size"} for row in rows], as_json)
+            show([{**about, **row} for row in rows] if as_json else rows, as_json)
 
 
 @app.command()
