@@ -140,6 +140,7 @@ BYTES = {
     "long": "bcc56a1bd127c3f44cb04699a75f63de78b037cb897b28f2d494b272edf8ca07",
     "overwrite": "5ca5eb2d7de995d91f0bdcfd09dffe45b749c0d709add4eb46a95a14403eab0b",
     "long_range": "973ae70e5d8a81a31765669db330c10bbc8db9298b80c15124c38169d4818457",
+    "hard": "cf17cf34af2605556495a901c29cc703b1c3885b57fe4f578c72f06a16a9ddf9",
 }
 
 
@@ -151,6 +152,14 @@ def digest(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_same_seed_gives_the_same_bytes_on_every_machine(preset):
     assert digest(preset) == BYTES[preset], "every number measured on this world has to be measured again"
+
+
+def test_hard_tells_five_facts_or_more_and_asks_at_every_distance():
+    dialogues = make_dialogues("hard", 400)
+    told = [sum(not event.query.endswith("?") for event in d.events) for d in dialogues]
+    assert set(told) == {5} and all(len(d.probes) == 4 for d in dialogues)
+    counts = Counter(p.distance for d in dialogues for p in d.probes)
+    assert set(counts) == set(range(1, 9)) and min(counts.values()) > 0.6 * max(counts.values())
 
 
 def test_a_row_can_be_made_alone():
