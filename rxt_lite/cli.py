@@ -185,14 +185,15 @@ def cost(
     preset: Annotated[str, typer.Option(help="shape of the model, see `rxt-lite presets`")] = "book",
     query_tokens: Annotated[int, typer.Option(help="tokens of a query with [BOS][Q][A]")] = 12,
     answer_tokens: Annotated[int, typer.Option(help="tokens of an answer with [EOS]")] = 8,
+    totals: Annotated[bool, typer.Option("--totals", help="of the whole conversation, with the exponent of their growth")] = False,
     as_json: Json = False,
 ) -> None:
     """Tokens, multiply-adds and bytes of state for every turn: RxT answer and update, reread, prefix-cached."""
     from rxt_lite.config import preset as named
-    from rxt_lite.experiments.cost import cost_rows
+    from rxt_lite.experiments.cost import cost_rows, total_rows
 
     with clear_errors():
-        show(cost_rows(named(preset), turns, query_tokens, answer_tokens), as_json)
+        show((total_rows if totals else cost_rows)(named(preset), turns, query_tokens, answer_tokens), as_json)
 
 
 @app.command()

@@ -10,7 +10,15 @@ Four arms, a row for each at every turn of a conversation with Tq query and Ta a
 `macs` are multiply-adds of all matrix products (a causal product is counted whole, as profilers do):
 a test holds them to PyTorch's own count. `state_bytes` is what must be kept from turn to turn: float32
 slots; the transcript's int64 ids; float32 keys and values.
+
+`total_rows` adds the turns up, with a fifth arm, rxt = rxt_answer + rxt_update, and says how fast each total grows:
+the exponent p of c n^p through the totals after n turns, by least squares on logarithms over the later half of the
+conversation. It is the slope there, and may still be on its way: for long conversations the multiply-adds of
+`reread` go to n^3 and those of `prefix_cached` to n^2, once comparing with the past outweighs all else.
 """
+
+import math
+from itertools import accumulate
 
 import torch
 
@@ -111,3 +119,37 @@ def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_to
         }
         rows += [{"arm": arm, "turn": turn, "tokens": t, "macs": m, "state_bytes": b} for arm, (t, m, b) in arms.items()]
     return rows
+
+
+def growth_exponent(totals: list[int]) -> float:
+    """The p of c n^p fitted to totals[n - 1], n = 1, 2, ..., N: least squares of log on log over n = N/2 ... N.
+
+    >>> growth_exponent([5 * n**2 for n in range(1, 9)])
+    2.0
+    """
+    N = len(totals)
+    if N < 2:
+        raise ValueError(f"turns={N} must be at least 2: a growth needs two points")
+    later = range(max(1, N // 2), N + 1)
+    x, y = [math.log(n) for n in later], [math.log(totals[n - 1]) for n in later]
+    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+    slope = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y)) / sum((a - x_mean) ** 2 for a in x)
+    return round(slope, 12)  # what is exact stays exact
+
+
+def total_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_tokens: int = 8) -> list[dict]:
+    """Rows {"arm", "turns", "tokens", "macs", "state_bytes", "exponent_tokens", "exponent_macs"} of a whole conversation.
+
+    tokens, macs   summed over its turns
+    state_bytes    kept after the last turn
+    exponent_*     see `growth_exponent`: 1 is linear in the number of turns, 2 quadratic
+    """
+    rows = cost_rows(config, turns, query_tokens, answer_tokens)
+    totals = []
+    for arm in ("rxt_answer", "rxt_update", "rxt", "reread", "prefix_cached"):
+        of = [row for row in rows if row["arm"] == arm or (arm == "rxt" and row["arm"].startswith("rxt"))]
+        a_turn = len(of) // turns  # rows of one turn
+        tokens, macs = (list(accumulate(row[key] for row in of))[a_turn - 1 :: a_turn] for key in ("tokens", "macs"))  # by turn
+        totals.append({"arm": arm, "turns": turns, "tokens": tokens[-1], "macs": macs[-1], "state_bytes": of[-1]["state_bytes"],
+                       "exponent_tokens": growth_exponent(tokens), "exponent_macs": growth_exponent(macs)})
+    return totals
