@@ -75,3 +75,16 @@ def test_compiled_layers_compute_the_same():
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match="'huge'.*d128, d128_experts, nano_12m"):
         speed_rows("huge")
+
+
+@torch.no_grad()
+def test_bfloat16_is_the_same_model_to_its_precision():
+    torch.manual_seed(0)
+    for config in SMALL.values():
+        model = RxT(config).eval()
+        tokens, stm = torch.randint(7, 50, (3, 11)), model.init_state(3)
+        exact, after = model(tokens, stm), model.remember(tokens, stm)
+        with torch.autocast("cpu", torch.bfloat16):
+            half, half_after = model(tokens, stm), model.remember(tokens, stm)
+        assert (half - exact).norm() / exact.norm() < 0.03 and (half_after - after).norm() / after.norm() < 0.03
+        assert not torch.equal(half.float(), exact), "autocast had no effect"

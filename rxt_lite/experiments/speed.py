@@ -10,6 +10,8 @@ Five tasks: `decoder`, a forward and a backward pass over 16 sequences of 128 to
 dialogues of 3 events; `update`, one event of 97 tokens folded into a memory; `first token` of the answer to 32 tokens;
 `generation` of 64 tokens in one conversation.
 
+With `bf16` ours and torch run in bfloat16, and the plain loop stays in float32, as does the reader's first version.
+
 Machines are noisy, so the arms take turns within every round, and a ratio is the median over rounds of ratios taken
 a moment apart. `share` is the rate of multiply-adds of the decoder over that of a 1024 x 1024 matrix product in the
 same round; its multiply-adds are counted in `cost.py`, a backward pass as two forward passes.
@@ -209,12 +211,12 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
     c, device = model.config, model.device
     arms = {"ours": Ours(model), "plain": Plain(model), "torch": Torch(c).to(device).eval()}
     draw = lambda *shape: torch.randint(7, c.vocab_size, shape, device=device)  # noqa: E731
-    autocast = lambda: torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()  # noqa: E731
+    autocast = lambda arm: nullcontext() if not bf16 or isinstance(arm, Plain) else torch.autocast(device.type, torch.bfloat16)  # noqa: E731
 
-    def no_grad(work):
+    def no_grad(arm, work):
         def quietly():
-            with torch.inference_mode(), autocast():
-                return work()
+            with torch.inference_mode(), autocast(arm):
+                return work(arm)
         return quietly
 
     B, T, N = 16, 128, 3
@@ -222,12 +224,12 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
     upstream = torch.randn(B, T, c.vocab_size, device=device)
 
     def forward_backward(arm):
-        with autocast():
+        with autocast(arm):
             logits = arm.decode(tokens, stm)
         logits.backward(upstream.to(logits.dtype))
 
     def train(arm, optimizer):
-        with autocast():
+        with autocast(arm):
             if isinstance(arm, Ours):
                 logits = model.forward_dialogue(events)
             else:
@@ -251,13 +253,13 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
     yield "training", "tokens/s", lambda s: B * N * EVENT / s, works
     one, event, query = model.init_state(1).detach(), draw(1, EVENT), draw(1, QUERY)
     yield "update", "ms", lambda s: 1e3 * s, {
-        name: no_grad(lambda arm=arm: arm.remember(event, one)) for name, arm in arms.items()}
+        name: no_grad(arm, lambda arm: arm.remember(event, one)) for name, arm in arms.items()}
     talking = {name: arm for name, arm in arms.items() if name != "torch"}
     yield "first token", "ms", lambda s: 1e3 * s, {
-        name: no_grad(lambda arm=arm: arm.answer(query, one, 1)) for name, arm in talking.items()} | {
-        "torch": no_grad(lambda: arms["torch"].decode(query, one)[:, -1].argmax(-1))}
+        name: no_grad(arm, lambda arm: arm.answer(query, one, 1)) for name, arm in talking.items()} | {
+        "torch": no_grad(arms["torch"], lambda arm: arm.decode(query, one)[:, -1].argmax(-1))}
     yield "generation", "tokens/s", lambda s: ANSWER / s, {
-        name: no_grad(lambda arm=arm: arm.answer(query, one, ANSWER)) for name, arm in talking.items()}
+        name: no_grad(arm, lambda arm: arm.answer(query, one, ANSWER)) for name, arm in talking.items()}
 
 
 def compile_layers(model: RxT) -> RxT:
