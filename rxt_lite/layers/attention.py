@@ -18,6 +18,7 @@ sigmoid(W_g x) on the joined heads before the output map (`attention_gate`), W_g
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -70,8 +71,12 @@ class Attention(nn.Module):
             mask = mask.expand(*lead, *mask.shape[-2:]).flatten(0, -3).unsqueeze(1)  # (B, 1, T, M)
         if len(lead) > 1:  # the kernel wants one batch axis
             q, k, v = (t.flatten(0, -4) for t in (q, k, v))
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+        how = {"attn_mask": mask, "is_causal": causal, "enable_gqa": q.shape[1] != k.shape[1]}
+        if q.dtype == torch.bfloat16 and q.device.type == "cpu" and torch.is_grad_enabled():
+            with torch.autocast("cpu", enabled=False):  # the kernel's backward pass in bfloat16 takes five times as long there
+                out = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **how)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, **how)
         out = out.transpose(1, 2).flatten(2)  # (B, T, H K)
         if len(lead) > 1:
             out = out.unflatten(0, lead)

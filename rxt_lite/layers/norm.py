@@ -29,4 +29,6 @@ class RMSNorm(nn.Module):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # squares need its range under autocast
         square = torch.linalg.vecdot(wide, wide).unsqueeze(-1)
         scale = torch.rsqrt(torch.add(self.tiny, square, alpha=1 / x.shape[-1]))
-        return (wide * scale * self.weight).to(x.dtype)
+        device = x.device.type  # under autocast the maps that follow want the low precision: round once, not in each of them
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        return (wide * scale * self.weight).to(dtype)
