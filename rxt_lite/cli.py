@@ -197,6 +197,32 @@ def cost(
 
 
 @app.command()
+def latency(
+    turns: Annotated[int, typer.Option(help="length of the conversation; measured at turns 1, 2, 4, ... and this one")] = 64,
+    preset: Annotated[str, typer.Option(help="shape of the models, see `rxt-lite presets`")] = "book",
+    query_tokens: Annotated[int, typer.Option(help="tokens of a query with [BOS][Q][A]")] = 32,
+    answer_tokens: Annotated[int, typer.Option(help="tokens of an answer with [EOS]; 1: latency of the first token")] = 16,
+    rounds: Annotated[int, typer.Option(help="measured rounds, in which all arms take turns")] = 41,
+    threads: Annotated[int, typer.Option(help="processor threads to use")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    ratios: Annotated[bool, typer.Option("--ratios", help="time over that of turn 1 in the same round, instead of milliseconds")] = False,
+    as_json: Json = False,
+) -> None:
+    """How long turn n takes: RxT answer and update, reread, prefix-cached. Medians and quartiles over rounds."""
+    import torch
+
+    from rxt_lite.config import preset as named
+    from rxt_lite.experiments.latency import latency_rows, measure_latency, ratio_rows
+
+    with clear_errors():
+        if threads < 1:
+            raise ValueError(f"--threads {threads} must be at least 1")
+        torch.set_num_threads(threads)
+        times = measure_latency(named(preset), turns, query_tokens=query_tokens, answer_tokens=answer_tokens, rounds=rounds, device=device)
+        show(ratio_rows(times) if ratios else latency_rows(times), as_json)
+
+
+@app.command()
 def stability(
     run: Run = None,
     trained: Annotated[bool, typer.Option("--trained", help="the model of RUN instead of untrained ones of every kind")] = False,
