@@ -161,6 +161,7 @@ def recall(
     split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
+    by: Annotated[str, typer.Option(help="count against: seen (turns since), written (in which turn), stored (facts told so far)")] = "seen",
     as_json: Json = False,
 ) -> None:
     """Recall of planted facts by distance: memory on, reset, swapped, last event only, full history, chance."""
@@ -176,7 +177,7 @@ def recall(
             model, tokenizer = saved(run, "rxt")
             full_history, _ = saved(run, "full_history")
             seed = read_card(run / "rxt")["card"].get("seed", 0)
-            show(recall_rows(model, full_history, tests, tokenizer, seed=seed), as_json)
+            show(recall_rows(model, full_history, tests, tokenizer, seed=seed, by=by), as_json)
 
 
 @app.command()

@@ -84,6 +84,18 @@ def test_a_perfect_memory_scores_one_and_every_control_takes_it_away():
     assert all(1 / 24 <= r["recall"] <= 1 / 6 for r in rows["chance"])
 
 
+def test_recall_can_be_counted_against_the_turn_of_writing_and_the_facts_stored():
+    hard = make_dialogues("hard", 60, split="test_iid", seed=3)
+    model = PerfectMemory(hard)
+    probes = [p for d in hard for p in d.probes]
+    for by, wanted in (("written", {p.turn - p.distance for p in probes}), ("stored", {p.stored for p in probes})):
+        rows = by_arm(recall_rows(model, None, hard, TOKENIZER, seed=0, by=by))
+        assert all({r[by] for r in of} == wanted and sum(r["n"] for r in of) == len(probes) for of in rows.values())
+        assert all(r["recall"] == 1.0 for r in rows["memory_on"])
+    with pytest.raises(ValueError, match="'age'.*seen, written, stored"):
+        recall_rows(model, None, hard, TOKENIZER, seed=0, by="age")
+
+
 def test_last_event_only_reaches_one_event_back():
     """With a question in the second event of two, one event is the whole history."""
     short = make_dialogues(World(turns=2, probes=1, overwrites=0), 20)

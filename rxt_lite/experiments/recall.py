@@ -21,11 +21,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rxt_lite.config import PAD
-from rxt_lite.data.dialogues import Dialogue, answer_is_right
+from rxt_lite.data.dialogues import Dialogue, Probe, answer_is_right
 from rxt_lite.data.tokenizer import decode, encode_query
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.models.base import EventModel, State, join
 from rxt_lite.models.generate import generate
+
+# What recall may be counted against: turns since the value was last seen, the turn in which the fact was last written
+# (0 is the first), how many different facts had been told when the question came.
+BY: dict[str, Callable[[Probe], int]] = {"seen": lambda p: p.seen, "written": lambda p: p.turn - p.distance, "stored": lambda p: p.stored}
 
 Arm = Callable[[EventModel, State, Tensor | None], State]  # (model, own state, last event) -> the state to read
 
@@ -72,13 +76,15 @@ def run_freely(model: EventModel, dialogues: Sequence[Dialogue], tokenizer, arm:
 
 
 def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer, *,
-                seed: int, batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> list[dict]:
-    """Rows {"arm", "seen", "recall", "low", "high", "n", "seed"}: exact-match recall by distance.
+                seed: int, by: str = "seen", batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> list[dict]:
+    """Rows {"arm", "seen", "recall", "low", "high", "n", "seed"}: exact-match recall by distance, or by another of BY.
 
     seen       turns since the value was last visible in the conversation
     low, high  95 % Wilson interval over the n questions
     seed       the training seed of `model`
     """
+    if by not in BY:
+        raise ValueError(f"by={by!r} is not known; choose one of {', '.join(BY)}")
     runs = [(arm.__name__, model, arm) for arm in arms]
     if full_history is not None:
         runs.append(("full_history", full_history, memory_on))
@@ -90,24 +96,20 @@ def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: S
             for dialogue, answers in zip(some, run_freely(which, some, tokenizer, arm)):
                 for probe in dialogue.probes:
                     if probe.kind == "recall":
-                        right[probe.seen] += answer_is_right(probe, answers[probe.turn])
-                        n[probe.seen] += 1
-        for seen in sorted(n):
-            low, high = wilson(right[seen], n[seen])
-            share = right[seen] / n[seen]
-            rows.append({"arm": name, "seen": seen, "recall": share, "low": low, "high": high, "n": n[seen], "seed": seed})
-    return rows + chance_rows(dialogues, seed)
+                        right[BY[by](probe)] += answer_is_right(probe, answers[probe.turn])
+                        n[BY[by](probe)] += 1
+        for at in sorted(n):
+            low, high = wilson(right[at], n[at])
+            rows.append({"arm": name, by: at, "recall": right[at] / n[at], "low": low, "high": high, "n": n[at], "seed": seed})
+    return rows + chance_rows(dialogues, seed, by)
 
 
-def chance_rows(dialogues: Sequence[Dialogue], seed: int) -> list[dict]:
-    """What guessing among the possible values would score, by distance: known exactly, so without an interval."""
+def chance_rows(dialogues: Sequence[Dialogue], seed: int, by: str = "seen") -> list[dict]:
+    """What guessing among the possible values would score: known exactly, so without an interval."""
     shares = defaultdict(list)
     for dialogue in dialogues:
         for probe in dialogue.probes:
             if probe.kind == "recall":
-                shares[probe.seen].append(1 / probe.options)
-    means = {seen: sum(s) / len(s) for seen, s in sorted(shares.items())}
-    return [
-        {"arm": "chance", "seen": seen, "recall": m, "low": m, "high": m, "n": len(shares[seen]), "seed": seed}
-        for seen, m in means.items()
-    ]
+                shares[BY[by](probe)].append(1 / probe.options)
+    means = {at: sum(s) / len(s) for at, s in sorted(shares.items())}
+    return [{"arm": "chance", by: at, "recall": m, "low": m, "high": m, "n": len(shares[at]), "seed": seed} for at, m in means.items()]
