@@ -161,7 +161,7 @@ def recall(
     split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
-    by: Annotated[str, typer.Option(help="count against: seen (turns since), written (in which turn), stored (facts told so far)")] = "seen",
+    by: Annotated[str, typer.Option(help="against: seen (turns since), written (turn of telling), stored (facts told)")] = "seen",
     as_json: Json = False,
 ) -> None:
     """Recall of planted facts by distance: memory on, reset, swapped, last event only, full history, chance."""
