@@ -43,6 +43,7 @@ class DecoderLayer(nn.Module):
         slots     a pair (B, kv heads, S, K): keys and values from `read_slots`, or None
         past      a function that adds this call's keys and values to a cache and returns all of them, or None
         mask      (B, T, C) over the cached keys; None means plain causal
+        slots_mask  (B, 1, S), True on slots that may be read; None means all of them, as in every model with a memory
         returns   (B, T, D)
     """
 
@@ -61,7 +62,7 @@ class DecoderLayer(nn.Module):
         """Keys and values of the slots (B, S, D): the same for every token of an event, so made once per event."""
         return self.memory.keys_values(self.norm_slots(slots))
 
-    def forward(self, x: Tensor, rotation: Tensor, slots=None, past=None, mask=None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, slots=None, past=None, mask=None, slots_mask=None) -> Tensor:
         h = self.norm_attention(x)
         k, v = self.attention.keys_values(h, rotation)
         if past is not None:
@@ -69,5 +70,5 @@ class DecoderLayer(nn.Module):
         causal = mask is None and x.shape[1] > 1
         x = x + self.attention.attend(h, k, v, rotation=rotation, mask=mask, causal=causal)
         if slots is not None:
-            x = x + self.memory.attend(self.norm_memory(x), *slots, rotation=rotation)
+            x = x + self.memory.attend(self.norm_memory(x), *slots, rotation=rotation, mask=slots_mask)
         return x + self.feedforward(self.norm_feedforward(x))

@@ -13,7 +13,7 @@ which is 1 when the load is even and grows with every token that crowds (Fedus e
 The RxT models use the mean of p_e over the tokens *that chose e* instead; the load then cancels out of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -112,11 +112,14 @@ def load_of(routing: Routing, is_token: Tensor) -> Tensor:
     return torch.bincount(routing.chosen[is_token].flatten(), minlength=routing.probabilities.shape[1])
 
 
-def balance_loss(routings: list[Routing], is_token: Tensor) -> Tensor:
-    """Mean of the balance over the layers, a scalar of at least about 1; padding is never counted."""
+def balance_loss(routings: list[Routing], is_token: Tensor, total: Callable[[Tensor], Tensor] = lambda count: count) -> Tensor:
+    """Mean of the balance over the layers, a scalar of at least about 1; padding is never counted.
+
+    `total` sums a count over all processes that share a batch; what they return then adds up to the balance of all.
+    """
     losses = []
     for routing in routings:
-        load = load_of(routing, is_token)  # (E)
-        mean = routing.probabilities[is_token].mean(0)  # (E)
+        load = total(load_of(routing, is_token))  # (E)
+        mean = routing.probabilities[is_token].sum(0) / total(is_token.sum())  # (E)
         losses.append(len(load) * (load / load.sum() * mean).sum())
     return torch.stack(losses).mean()

@@ -29,6 +29,13 @@ def join(query: Tensor, answer: Tensor) -> Tensor:
     return pack(torch.cat([query, answer], dim=1))
 
 
+def cut_before(n: int, depth: int | None) -> bool:
+    """Is the memory cut from its past before update n? At every `depth`-th, never where it is None."""
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth={depth} must be at least 1, or None to go back through all events")
+    return depth is not None and n > 0 and n % depth == 0
+
+
 class Cache:
     """What a decoder keeps while it reads one event: keys and values of the tokens so far, for each layer.
 
@@ -105,16 +112,22 @@ class EventModel(nn.Module):
         """Read on: logits (B, T, V) of `tokens` after all that `cache` has seen; the cache grows."""
         raise TypeError(f"{type(self).__name__} must define extend")
 
-    def forward_dialogue(self, events: Tensor, where: Tensor | None = None) -> Tensor:
+    @staticmethod
+    def detach(state: State) -> State:
+        """The same state, cut from the computation that made it."""
+        return state.detach()
+
+    def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
         """Logits (B, N, T, V) of every event, each answered from the memory of those before it.
 
-        `where` (B, N, T) asks for the M places that are True in it only: logits (M, V), in their order.
+        `where` (B, N, T) asks for the M places that are True in it only: logits (M, V), in their order. With `depth`
+        the state is cut from its past after every `depth` events: a gradient reaches at most so many updates back.
         The plain loop of the event cycle; a model that can do the same in fewer, larger products overrides it.
         """
         state, logits = self.init_state(len(events)), []
-        for tokens in events.unbind(1):
+        for n, tokens in enumerate(events.unbind(1)):
             logits.append(self(tokens, state))
-            state = self.remember(tokens, state)
+            state = self.remember(tokens, self.detach(state) if cut_before(n, depth) else state)
         logits = torch.stack(logits, dim=1)
         return logits if where is None else logits[where]
 

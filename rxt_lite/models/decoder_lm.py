@@ -97,11 +97,14 @@ class DecoderLM(EventModel):
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
         return self.logits(self.hidden(tokens, cache))
 
-    def forward_dialogue(self, events: Tensor, where: Tensor | None = None) -> Tensor:
-        """One causal pass over each whole dialogue: its events stand one after another in it."""
+    def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
+        """One causal pass over each whole dialogue: its events stand one after another in it.
+
+        A transcript carries no gradient, so there is nothing for `depth` to cut.
+        """
         B, N, T = events.shape
         flat = events.flatten(1)  # (B, N T)
-        whole = pack(flat)
+        whole = pack(flat) if (flat != PAD).any() else flat[:, :1]
         self.check_tokens(whole)
         at = ((flat != PAD).cumsum(1) - 1).clamp(min=0)  # where each token went when the gaps closed
         hidden = self.hidden(whole)[torch.arange(B)[:, None], at].unflatten(1, (N, T))  # (B, N, T, D)

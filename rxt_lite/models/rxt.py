@@ -47,7 +47,8 @@ the first F rows of `to_hidden` are the linear half, the last F the half that go
     initial_slots                                        L S D       initial_slots="learned"
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ from rxt_lite.layers.blocks import DecoderLayer, EncoderLayer
 from rxt_lite.layers.memory import MemoryAttention
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import Rope
-from rxt_lite.models.base import Cache, EventModel
+from rxt_lite.models.base import Cache, EventModel, cut_before
 
 
 class RxT(EventModel):
@@ -147,7 +148,9 @@ class RxT(EventModel):
         banks = [None] * c.stateless_before + list(stm) + [None] * c.stateless_after
         return [None if slots is None else layer.read_slots(slots) for layer, slots in zip(self.decoder, banks)]
 
-    def decode(self, tokens: Tensor, slots: list, cache: Cache | None = None, where: Tensor | None = None) -> Tensor:
+    def decode(self, tokens: Tensor, slots: list, cache: Cache | None = None, where: Tensor | None = None,
+               slots_mask: Tensor | None = None) -> Tensor:
+        """Logits (B, T, V), or (M, V) of the places `where` (B, T); `slots_mask` (B, 1, S) is True on slots that may be read."""
         if cache is None:
             rotation, mask = self.rope(torch.arange(tokens.shape[1], device=tokens.device)), None
         else:
@@ -155,7 +158,7 @@ class RxT(EventModel):
             rotation = self.rope(positions)  # (B, T, 1, K/2)
         x = self.embedding(tokens)
         for index, layer in enumerate(self.decoder):
-            x = layer(x, rotation, slots[index], cache and cache.layer(index), mask)
+            x = layer(x, rotation, slots[index], cache and cache.layer(index), mask, slots_mask)
         return self.head(self.norm_head(x if where is None else x[where]))
 
     def forward(self, tokens: Tensor, state: Tensor) -> Tensor:
@@ -177,7 +180,21 @@ class RxT(EventModel):
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
         return self.decode(tokens, cache.kept, cache)
 
-    def forward_dialogue(self, events: Tensor, where: Tensor | None = None) -> Tensor:
+    def memories(self, encoded: Tensor, events: Tensor, depth: int | None = None) -> Iterator[Tensor]:
+        """STM (L, B, S, D) before each of N events and after the last: N + 1 of them, each made when it is asked for.
+
+        encoded (L, B, N, T, D) as `encode` saw the events (B, N, T). With `depth` the memory is cut from its past
+        after every `depth` events, so that a gradient reaches at most so many updates back.
+        """
+        stm = self.init_state(len(events))
+        yield stm
+        for n in range(events.shape[1]):
+            if cut_before(n, depth):
+                stm = stm.detach()
+            stm = self.write(stm, encoded[:, :, n], events[:, n])
+            yield stm
+
+    def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
         """All events in three large steps: encode all, write one after the other, decode all.
 
         The encoder does not see the STM and the decoder does not change it, so only the writes must
@@ -187,12 +204,7 @@ class RxT(EventModel):
         flat = events.flatten(0, 1)  # (B N, T)
         self.check_tokens(flat)
         encoded = self.encode(flat).unflatten(1, (B, N))  # (L, B, N, T, D)
-        stm, before = self.init_state(B), []
-        for n in range(N):
-            before.append(stm)
-            if n + 1 < N:
-                stm = self.write(stm, encoded[:, :, n], events[:, n])
-        before = torch.stack(before, dim=2).flatten(1, 2)  # (L, B N, S, D)
+        before = torch.stack(list(islice(self.memories(encoded, events, depth), N)), dim=2).flatten(1, 2)  # (L, B N, S, D)
         if where is not None:
             return self.decode(flat, self.read_slots(before), where=where.flatten(0, 1))
         return self.decode(flat, self.read_slots(before)).unflatten(0, (B, N))

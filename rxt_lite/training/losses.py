@@ -2,28 +2,57 @@
 
     loss = - mean over answer tokens y of log p(y | tokens of the event before y, state after the earlier events)
 
-`[EOS]` is a target, `[A]` and the query are not. The gradient flows back through every update of the memory.
+`[EOS]` is a target, `[A]` and the query are not. The gradient flows back through every update of the memory, or
+through the last `depth` of them. Padding is never a target. The losses of the stages before stand in `pretraining.py`.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from rxt_lite.config import BOS, EOS, PAD, A
 from rxt_lite.data.batches import Batch
 from rxt_lite.models.base import EventModel
+from rxt_lite.training.processes import cross_entropy
+
+TARGETS = ("text", "answer_words", "answer", "answer_and_frame")
 
 
-def answer_logits(model: EventModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits (M, V) for the M answer tokens of the batch, and the tokens themselves (M)."""
-    before = batch.is_answer[:, :, 1:]  # a token is predicted one place earlier
-    before = torch.cat([before, torch.zeros_like(before[:, :, :1])], dim=2)  # (B, N, T)
-    return model.forward_dialogue(batch.tokens, before), batch.tokens[batch.is_answer]
+def targets_of(batch: Batch, which: str) -> Tensor:
+    """True where a token is to be predicted, (B, N, T).
+
+    text              every token but [BOS]: a language model's
+    answer_words      the answer without its [EOS]: the published interaction tuning, after which nobody knows where to stop
+    answer            the answer and its [EOS]: what a model has to say itself
+    answer_and_frame  [A] too: the published memory-aware training, whose scores count two tokens that are nearly free
+    """
+    if which == "text":
+        return (batch.tokens != PAD) & (batch.tokens != BOS)
+    if which == "answer_words":
+        return batch.is_answer & (batch.tokens != EOS)
+    if which == "answer":
+        return batch.is_answer
+    if which == "answer_and_frame":
+        return batch.is_answer | (batch.tokens == A)
+    raise ValueError(f"targets={which!r} is not known; choose one of {', '.join(TARGETS)}")
 
 
-def answer_loss(model: EventModel, batch: Batch) -> Tensor:
-    """Mean negative log-likelihood of the answer tokens, in nats: a scalar."""
-    logits, target = answer_logits(model, batch)
-    return F.cross_entropy(logits.float(), target)
+def place_before(is_target: Tensor) -> Tensor:
+    """True one place earlier (..., T): where the logits of the targets stand."""
+    return torch.cat([is_target[..., 1:], torch.zeros_like(is_target[..., :1])], dim=-1)
+
+
+def answer_logits(model: EventModel, batch: Batch, *, targets: str = "answer", depth: int | None = None) -> tuple[Tensor, Tensor]:
+    """Logits (M, V) for the M targets of the batch, and the tokens themselves (M)."""
+    is_target = targets_of(batch, targets)
+    return model.forward_dialogue(batch.tokens, place_before(is_target), depth), batch.tokens[is_target]
+
+
+def answer_loss(model: EventModel, batch: Batch, *, targets: str = "answer", depth: int | None = None) -> Tensor:
+    """Mean negative log-likelihood of the answer tokens, in nats: a scalar.
+
+    depth   how many updates of the memory an answer's gradient reaches back at most: 1 as published, None for all
+    """
+    return cross_entropy(*answer_logits(model, batch, targets=targets, depth=depth))
 
 
 def whole_answers_right(model: EventModel, batch: Batch) -> Tensor:

@@ -4,8 +4,12 @@ A run is a folder:
 
     rxt/ full_history/                 saved models with tokenizer and card
     rxt.run full_history.run           what `fit` needs to go on
+    rxt.metrics.jsonl ...              a line for every step
+    rxt.STAGE.run ...                  the same for a stage of the curriculum
+    tensorboard/                       where it was asked for
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +17,19 @@ import torch
 from tokenizers import Tokenizer
 
 from rxt_lite.config import BOOK, ModelConfig
-from rxt_lite.data.dialogues import Dialogue, World
+from rxt_lite.data.batches import Batch, make_batch
+from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.models import MODELS
 from rxt_lite.models.base import EventModel
-from rxt_lite.models.checkpoint import save
+from rxt_lite.models.checkpoint import load, read_card, save
 from rxt_lite.training.loop import Stage, fit
 from rxt_lite.training.losses import answer_loss
+from rxt_lite.training.processes import number, wait_for_all
 from rxt_lite.training.source import ListBatches, WorldBatches
+from rxt_lite.training.stages import MEMORY_AWARE, stage_called
 
 KINDS = {"rxt": "RxT", "full_history": "DecoderLM"}
-MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=2300)
 ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=350, lr=3e-3, warmup=50)
 
 
@@ -55,38 +61,100 @@ def make_model(kind: str, config: ModelConfig, transcript: int, seed: int) -> Ev
 
 
 def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = BOOK, stage: Stage = MEMORY_AWARE,
-                   world: str = "base", batch_size: int = 64, seed: int = 0,
+                   stages: Sequence[str] = (), world: str = "base", batch_size: int = 64, seed: int = 0,
                    **how) -> tuple[EventModel, list[dict]]:
-    """Train one model on the embedded small world and save it in the folder `run`; returns it with its rows."""
+    """Train one model on the embedded small world and save it in the folder `run`; returns it with its rows.
+
+    stages  names of stages to go through one after the other, in place of the one `stage`: see `train_stages`
+    """
     tokenizer = world_tokenizer()
     config = replace(config, vocab_size=tokenizer.get_vocab_size())
     model = make_model(kind, config, transcript=1024, seed=seed)
-    batches = WorldBatches(lessons(world, stage.steps), batch_size, seed, config.max_len, tokenizer)
-    return model, finish(run, kind, model, tokenizer, stage, batches, seed, **how)
+
+    def batches(stage: Stage) -> WorldBatches:
+        taught = lessons(world, stage.steps) if stage.lessons else ((0, (world,)),)
+        return WorldBatches(taught, batch_size, seed, config.max_len, tokenizer)
+
+    if how.get("patience") or stages:
+        held_out = make_dialogues(world, 128, split="valid", seed=seed)
+        how.setdefault("valid", [make_batch(held_out, tokenizer, max_event_len=config.max_len)])
+    if stages:
+        return train_stages(run, stages, kind, model, tokenizer, batches, seed, **how)
+    return model, finish(run, kind, model, tokenizer, stage, batches(stage), seed, **how)
 
 
 def train_on_dialogues(run: Path | str, dialogues: list[Dialogue], tokenizer: Tokenizer, *, kind: str = "rxt",
-                       config: ModelConfig, stage: Stage = MEMORY_AWARE, batch_size: int = 8, seed: int = 0,
-                       name: str = "dialogues", **how) -> tuple[EventModel, list[dict]]:
-    """The same on a list of dialogues, such as real stories."""
+                       config: ModelConfig, stage: Stage = MEMORY_AWARE, stages: Sequence[str] = (), batch_size: int = 8,
+                       seed: int = 0, name: str = "dialogues", valid: Sequence[Dialogue] = (),
+                       **how) -> tuple[EventModel, list[dict]]:
+    """The same on a list of dialogues, such as real stories; `valid` is held out for the validation loss."""
     config = replace(config, vocab_size=tokenizer.get_vocab_size())
     model = make_model(kind, config, transcript=16 * config.max_len, seed=seed)
     batches = ListBatches(dialogues, batch_size, seed, config.max_len, tokenizer, name)
+    if valid and (how.get("patience") or stages):
+        how["valid"] = [make_batch(valid[i : i + 16], tokenizer, max_event_len=config.max_len) for i in range(0, len(valid), 16)]
+    if stages:
+        return train_stages(run, stages, kind, model, tokenizer, lambda stage: batches, seed, **how)
     return model, finish(run, kind, model, tokenizer, stage, batches, seed, **how)
 
 
+def train_stages(run: Path | str, names: Sequence[str], kind: str, model: EventModel, tokenizer: Tokenizer,
+                 batches: Callable[[Stage], Callable[[int], Batch]], seed: int, *, changes: dict | None = None,
+                 **how) -> tuple[EventModel, list[dict]]:
+    """Take `model` through the stages called `names`, each with a run file of its own, and save it after the last.
+
+    One stage alone goes on from the model that is saved in `run`, where there is one; several begin with `model`.
+    A stage that was finished before is loaded, an unfinished one goes on. `changes` replaces fields of every stage,
+    such as {"steps": 100}. Returns the model and the rows of all stages, each with the name of its stage.
+    """
+    stages = {name: replace(stage_called(name), **(changes or {})) for name in names}
+    folder, done, rows, seconds = Path(run) / kind, (), [], 0.0
+    if len(names) == 1 and folder.exists():
+        done = tuple(read_card(folder)["card"].get("stages", ("memory_aware",)))
+        saved = load(folder)
+        if saved.config != model.config:
+            raise ValueError(f"{folder} has another shape than the model to train; use the same preset, or another run folder")
+        model.load_state_dict(saved.state_dict())
+    finished = set(names) <= set(done)  # only to be loaded again: the model in `folder` may have gone on since
+    for name, stage in stages.items():
+        before = done[: done.index(name)] if finished else done
+        of_stage = train_stage(run, f"{kind}.{name}", model, stage, batches(stage), seed, after=before, **how)
+        rows += [{"stage": name, **row} for row in of_stage]
+        seconds += of_stage[-1]["seconds"]
+        done = done if finished else (*done, name)
+    if not finished:
+        save_model(run, kind, model, tokenizer, str(batches(stage)), rows, seconds, seed, stages=done)
+    return model, rows
+
+
+def train_stage(run: Path | str, name: str, model: EventModel, stage: Stage, batches: Callable[[int], Batch], seed: int, *,
+                patience: int | None = None, tensorboard: bool = False, **how) -> list[dict]:
+    """`fit` with its files in the folder `run`: NAME.run, NAME.metrics.jsonl and, where asked for, tensorboard/NAME."""
+    stage = stage if patience is None else replace(stage, patience=patience)
+    board = Path(run) / "tensorboard" / name if tensorboard else None
+    return fit(model, stage, batches, seed=seed, run=Path(run) / f"{name}.run", tensorboard=board, **how)
+
+
 def finish(run: Path | str, kind: str, model: EventModel, tokenizer: Tokenizer, stage: Stage, batches, seed: int, **how) -> list[dict]:
-    rows = fit(model, stage, batches, seed=seed, run=Path(run) / f"{kind}.run", **how)
+    rows = train_stage(run, kind, model, stage, batches, seed, **how)
+    save_model(run, kind, model, tokenizer, str(batches), rows, rows[-1]["seconds"] if rows else 0, seed)
+    return rows
+
+
+def save_model(run: Path | str, kind: str, model: EventModel, tokenizer: Tokenizer, data: str, rows: list[dict],
+               seconds: float, seed: int, **more) -> None:
+    """The trained model with its tokenizer and a card that says where it comes from; the first of several processes writes it."""
     card = {
-        "trained on": str(batches),
-        "steps": stage.steps,
+        "trained on": data,
+        "steps": len(rows),
         "seed": seed,
-        "minutes": round(rows[-1]["seconds"] / 60, 1) if rows else 0,
+        "minutes": round(seconds / 60, 1),
         "hardware": torch.cuda.get_device_name() if model.device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
         "torch": torch.__version__.split("+")[0],
         "parameters": sum(p.numel() for p in model.parameters()),
         "loss": rows[-1]["loss"] if rows else None,
+        **more,
     }
-    save(model, Path(run) / kind, tokenizer=tokenizer, card=card)
-    return rows
-
+    wait_for_all()  # nobody may still be reading what is written now
+    if number() == 0:
+        save(model, Path(run) / kind, tokenizer=tokenizer, card=card)

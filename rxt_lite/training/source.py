@@ -46,6 +46,10 @@ class ListBatches:
     tokenizer: Tokenizer = field(repr=False)
     name: str = "dialogues"
 
+    def __post_init__(self):
+        if not self.dialogues:
+            raise ValueError(f"{self.name} holds no dialogue to train on")
+
     def __call__(self, step: int) -> Batch:
         per_epoch = -(-len(self.dialogues) // self.batch_size)
         epoch, place = divmod(step, per_epoch)
