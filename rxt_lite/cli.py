@@ -68,31 +68,59 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="dialogues a step")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     seed: Annotated[int, typer.Option(help="of weights, data order and noise")] = 0,
+    stage: Annotated[str, typer.Option(help="one stage of the curriculum, from the model in RUN or from nothing: joint_lm, ...")] = "",
+    curriculum: Annotated[bool, typer.Option("--curriculum", help="all stages one after the other, from nothing")] = False,
+    published: Annotated[bool, typer.Option("--published", help="with --curriculum: the stages as published, not ours")] = False,
+    patience: Annotated[int | None, typer.Option(
+        help="stop a stage after so many validations (one in 100 steps) without a better one; keep the best")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write RUN/tensorboard too; metrics.jsonl is always there")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train on the small world, or on real stories turned into dialogues; report what was reached."""
+    """Train on the small world, or on real stories turned into dialogues; report what was reached.
+
+    Without --stage or --curriculum: memory-aware training alone, in lessons. Several processes: torchrun -m rxt_lite.cli train RUN
+    """
     from rxt_lite.config import preset as named
     from rxt_lite.experiments.stories import stories_run
     from rxt_lite.training import recipes
+    from rxt_lite.training.processes import number, processes
+    from rxt_lite.training.stages import CURRICULUM, PUBLISHED
 
-    with clear_errors():
-        stage = recipes.MEMORY_AWARE if not stories else recipes.ON_STORIES
-        stage = replace(stage, **{k: v for k, v in {"steps": steps, "lr": lr}.items() if v is not None})
-        if stage.steps < 1 or (batch_size is not None and batch_size < 1):
-            raise ValueError(f"--steps {stage.steps} and --batch-size {batch_size} must be at least 1")
-        kinds = {"both": tuple(recipes.KINDS), "": ("rxt",) if stories else tuple(recipes.KINDS)}.get(model, (model,))
-        how = {"stage": stage, "seed": seed, "config": named(preset or ("story" if stories else "book"))}
+    with clear_errors(), processes():
+        if (stage and curriculum) or (published and not curriculum):
+            raise ValueError("choose --stage NAME, or --curriculum with or without --published; "
+                             "published stages have names of their own, such as joint_lm_published")
+        stages = (stage,) if stage else (PUBLISHED if published else CURRICULUM) if curriculum else ()
+        changes = {k: v for k, v in {"steps": steps, "lr": lr}.items() if v is not None}
+        if (steps is not None and steps < 1) or (batch_size is not None and batch_size < 1):
+            raise ValueError(f"--steps {steps} and --batch-size {batch_size} must be at least 1")
+        kinds = {"both": tuple(recipes.KINDS), "": ("rxt",) if stories or stages else tuple(recipes.KINDS)}.get(model, (model,))
+        how = {"seed": seed, "config": named(preset or ("story" if stories else "book")), "tensorboard": tensorboard, "patience": patience}
         how |= {"batch_size": batch_size} if batch_size else {}
+        if stages:
+            how |= {"stages": stages, "changes": changes}
+        else:
+            how["stage"] = replace(recipes.MEMORY_AWARE if not stories else recipes.ON_STORIES, **changes)
         if stories:
-            show(stories_run(run, stories, limit=limit, kinds=kinds, **how), as_json)
-            return
-        rows = []
-        for kind in kinds:
-            _, history = recipes.train_on_world(run, kind=kind, world=world, **how)
-            last = history[-20:]
-            rows.append({"model": kind, "steps": len(history), "loss": sum(r["loss"] for r in last) / len(last),
-                         "minutes": history[-1]["seconds"] / 60, "folder": str(run / kind)})
-        show(rows, as_json)
+            rows = stories_run(run, stories, limit=limit, kinds=kinds, **how)
+        else:
+            rows = []
+            for kind in kinds:
+                _, history = recipes.train_on_world(run, kind=kind, world=world, **how)
+                rows += trained_rows(history, model=kind, folder=str(run / kind))
+        if number() == 0:
+            show(rows, as_json)
+
+
+def trained_rows(history: list[dict], model: str, folder: str) -> list[dict]:
+    """One row for the training, or for each stage of it: how many steps, the mean loss of the last 20, minutes."""
+    rows = []
+    for stage in dict.fromkeys(row.get("stage") for row in history):
+        of_stage = [row for row in history if row.get("stage") == stage]
+        last = of_stage[-20:]
+        rows.append({"model": model, **({"stage": stage} if stage else {}), "steps": len(of_stage),
+                     "loss": sum(r["loss"] for r in last) / len(last), "minutes": last[-1]["seconds"] / 60, "folder": folder})
+    return rows
 
 
 @app.command()
@@ -246,6 +274,50 @@ def stability(
         else:
             rows = stability_table(replace(named(preset), **PAPER) if paper else named(preset), events, range(seeds))
         show(rows if as_json else over_time(rows), as_json)
+
+
+@app.command()
+def stages(
+    runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/stages"),
+    size: Annotated[str, typer.Option(
+        "--profile", help="ci (seconds), cpu (easy world, one seed) or gpu (full length, three seeds); by device if left out")] = "",
+    plan: Annotated[list[str] | None, typer.Option(help="one of the plans, for example ours; may be given again; all if left out")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="the paper's settings of the model too: no slot names, Gaussian start")] = False,
+    leak: Annotated[bool, typer.Option("--leak", help="joint language models by what their decoder reads, instead")] = False,
+    as_json: Json = False,
+) -> None:
+    """Recall with and without each stage of the curriculum, the published stages against ours."""
+    from rxt_lite.config import PAPER
+    from rxt_lite.experiments.stages import SIZES, leak_rows, stages_rows
+    from rxt_lite.profile import profile
+
+    with clear_errors():
+        chosen = SIZES[profile(size or None)]
+        if paper:
+            chosen = replace(chosen, config=replace(chosen.config, **PAPER))
+        rows = leak_rows(runs, chosen) if leak else stages_rows(runs, chosen, plan or ())
+        for row in rows if as_json else [list(rows)]:  # a line as soon as it is known, a table when it is complete
+            show([row] if as_json else row, as_json)
+
+
+@app.command()
+def slots(
+    run: Run = None,
+    world: Annotated[str, typer.Option(help="preset of the small world")] = "base",
+    only: Annotated[list[str] | None, typer.Option(help="trace, events, use, survival or probe; all of them if left out")] = None,
+    full: Annotated[bool, typer.Option("--full", help="eight times as many dialogues: minutes instead of seconds")] = False,
+    as_json: Json = False,
+) -> None:
+    """What slots hold: maps of writing and reading, gates, how long contents and facts live, what a linear probe reads off."""
+    from rxt_lite.experiments.slots import TABLES, slot_tables
+
+    with clear_errors():
+        model, tokenizer = saved(run, "rxt")
+        many = {"dialogues": 384, "probed": 8192} if full else {}
+        for name, rows in slot_tables(model, tokenizer, world, only=only or TABLES, **many):
+            if not as_json:  # maps are for figures
+                rows = [{key: value for key, value in row.items() if not isinstance(value, list)} for row in rows]
+            show([{"table": name, **row} for row in rows], as_json)
 
 
 @app.command()

@@ -109,6 +109,6 @@ def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds
     train, valid = ([d for d in dialogues[split] if fits(d, tokenizer, config.max_len)] for split in ("train", "valid"))
     rows = []
     for kind in kinds:
-        model, _ = train_on_dialogues(run, train, tokenizer, kind=kind, name=f"stories of {source}", **how)
+        model, _ = train_on_dialogues(run, train, tokenizer, kind=kind, name=f"stories of {source}", valid=valid[:256], **how)
         rows += [{"model": kind, **row} for row in story_rows(model, train, valid[:256], tokenizer, seed=how.get("seed", 0))]
     return rows

@@ -1,0 +1,145 @@
+"""What each stage of the curriculum is worth: recall after memory-aware training with it, without it, and in its other version.
+
+A *plan* is a list of stages. Every plan ends in memory-aware training and is measured by the same recall on held-out
+dialogues, next to two controls. Plans that begin alike share the training of their common beginning.
+
+    ours, published                       the two curricula
+    ours without joint_lm, ...            one stage left out, on either side
+    ours, memory-aware alone              from nothing
+    ours with joint_lm_published, ...     one stage of ours replaced by the published one: what the correction is worth
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rxt_lite.config import BOOK, TINY, ModelConfig
+from rxt_lite.data.batches import make_batch
+from rxt_lite.data.dialogues import Dialogue, make_dialogues
+from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.experiments.intervals import wilson
+from rxt_lite.experiments.recall import last_event_only, memory_on, memory_reset, recall_rows
+from rxt_lite.experiments.stability import shape_of
+from rxt_lite.models import RxT
+from rxt_lite.training.pretraining import READS, joint_lm
+from rxt_lite.training.recipes import train_on_world
+from rxt_lite.training.stages import CURRICULUM, PUBLISHED
+
+MEMORY_AWARE = "memory_aware"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large an experiment is. `steps`: of every stage; None takes each stage's own."""
+
+    config: ModelConfig
+    world: str
+    steps: int | None
+    batch_size: int
+    dialogues: int
+    seeds: tuple[int, ...]
+
+
+SIZES = {
+    "ci": Size(config=replace(TINY, d_model=16, n_heads=2, n_slots=4, d_ff=24, max_len=48), world="easy", steps=3, batch_size=4,
+               dialogues=8, seeds=(0,)),
+    "cpu": Size(config=BOOK, world="easy", steps=600, batch_size=64, dialogues=256, seeds=(0,)),
+    "gpu": Size(config=BOOK, world="base", steps=None, batch_size=64, dialogues=512, seeds=(0, 1, 2)),
+}
+
+
+def plans() -> dict[str, tuple[str, ...]]:
+    """{"ours": (stage, ...), "ours without joint_lm": ..., ...}, as the head of this file lists them."""
+    named = {}
+    for side, stages in (("ours", CURRICULUM), ("published", PUBLISHED)):
+        early = [name for name in stages if not name.startswith(MEMORY_AWARE)]
+        named[side] = stages
+        named |= {f"{side} without {left_out}": tuple(n for n in stages if n != left_out) for left_out in early}
+        named[f"{side}, memory-aware alone"] = tuple(n for n in stages if n not in early)
+    for name in CURRICULUM:
+        named[f"ours with {name}_published"] = tuple(f"{n}_published" if n == name else n for n in CURRICULUM)
+    return named
+
+
+def trained(folder: Path, size: Size, seed: int, only: Sequence[str] = ()) -> Iterator[tuple[str, tuple[str, ...], RxT, list[dict]]]:
+    """Train every plan (or `only` some) in a folder of its own; yields plan, stages, model and the rows of the training."""
+    made: dict[tuple[str, ...], Path] = {}
+    unknown = set(only) - set(plans())
+    if unknown:
+        raise ValueError(f"unknown plan {min(unknown)!r}; choose from {', '.join(map(repr, plans()))}")
+    for plan, stages in plans().items():
+        if only and plan not in only:
+            continue
+        run = folder / f"seed-{seed}" / plan.replace(" ", "-").replace(",", "")
+        run.mkdir(parents=True, exist_ok=True)
+        for n, name in enumerate(stages, start=1):
+            file = f"rxt.{name}.run"
+            if stages[:n] in made and not (run / file).exists():
+                shutil.copyfile(made[stages[:n]] / file, run / file)
+            made.setdefault(stages[:n], run)
+        yield plan, stages, *train(run, stages, size, seed)
+
+
+def train(run: Path, stages: Sequence[str], size: Size, seed: int) -> tuple[RxT, list[dict]]:
+    return train_on_world(run, stages=stages, config=size.config, world=size.world, batch_size=size.batch_size, seed=seed,
+                          changes={} if size.steps is None else {"steps": size.steps})
+
+
+def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Iterator[dict]:
+    """Rows {"plan", "seed", "recall", "low", "high", "n", "reset", "last_event", "cosine", "rank", "loss", "steps"}, one per plan and seed.
+
+    recall      share of planted facts that the model names, all distances together; low, high: its 95 % Wilson interval
+    reset, last_event   the same with an empty memory, and with one that has seen the last event only
+    cosine, rank        mean cosine between two slots, and how many directions the slots use, after the dialogues
+    loss        of the last step
+    """
+    tokenizer, tests = world_tokenizer(), make_dialogues(size.world, size.dialogues, split="test_iid", seed=1000)
+    for seed in size.seeds:
+        for plan, _, model, rows in trained(Path(folder), size, seed, only):
+            torch.manual_seed(seed)
+            of_arm = {arm.__name__: overall(recall_rows(model, None, tests, tokenizer, seed=seed, arms=(arm,)), arm.__name__)
+                      for arm in (memory_on, memory_reset, last_event_only)}
+            right, n = of_arm["memory_on"]
+            low, high = wilson(right, n)
+            yield {"plan": plan, "seed": seed, "recall": right / n, "low": low, "high": high, "n": n,
+                   "reset": of_arm["memory_reset"][0] / n, "last_event": of_arm["last_event_only"][0] / n,
+                   **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
+
+
+def overall(rows: list[dict], arm: str) -> tuple[int, int]:
+    """(right answers, questions) of one arm over all distances."""
+    mine = [row for row in rows if row["arm"] == arm]
+    return round(sum(row["recall"] * row["n"] for row in mine)), sum(row["n"] for row in mine)
+
+
+@torch.no_grad()
+def slots_after(model: RxT, dialogues: Sequence[Dialogue], tokenizer) -> dict[str, float]:
+    """{"cosine", "rank"}: mean over layers and dialogues, when all events have been written. Low rank is a collapsed memory."""
+    events = make_batch(dialogues, tokenizer, max_event_len=model.config.max_len).tokens.to(model.device)
+    stm = model.init_state(len(events))
+    for tokens in events.unbind(1):
+        stm = model.remember(tokens, stm)
+    shapes = shape_of(stm.cpu())
+    return {name: sum(shape[name] for shape in shapes) / len(shapes) for name in ("cosine", "rank")}
+
+
+@torch.no_grad()
+def leak_rows(folder: Path | str, size: Size) -> Iterator[dict]:
+    """Rows {"stage", "seed", "reads", "surprise"}: nats per token of a joint language model by what its decoder reads.
+
+    A decoder that has learned to look up its own text is good at that ("itself") and lost without ("nothing").
+    """
+    batch = make_batch(make_dialogues(size.world, size.dialogues, split="test_iid", seed=1000), world_tokenizer(),
+                       max_event_len=size.config.max_len)
+    for seed in size.seeds:
+        for stage in ("joint_lm", "joint_lm_published"):
+            with torch.enable_grad():
+                model, _ = train(Path(folder) / f"seed-{seed}" / stage, (stage,), size, seed)
+            for reads in READS:
+                torch.manual_seed(seed)
+                surprise = joint_lm(model, batch.to(model.device), nn.Identity(), reads=reads, mask=0.0, noise=0.0)  # no masks: no head
+                yield {"stage": stage, "seed": seed, "reads": reads, "surprise": surprise.item()}
