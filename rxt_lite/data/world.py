@@ -10,7 +10,9 @@ Every attribute belongs to one kind of entity and has its own list of values. No
 attributes, and no sentence of the chatter holds a value, so that finding the value of an attribute in an
 answer is never a matter of opinion.
 """
+import re
 from dataclasses import dataclass
+from functools import cache
 
 PEOPLE = ("Tim", "Lily", "Ben", "Anna", "Sam", "Mia", "Tom", "Lucy", "Max", "Sue", "Jack", "Emma",
           "Leo", "Nora", "Paul", "Rosa", "Fred", "Ella", "Hugo", "Ivy", "Carl", "Zoe", "Otto", "Jane")
@@ -112,3 +114,27 @@ def sentences() -> list[str]:
                 entity = attribute.entities[i % len(attribute.entities)]
                 texts.append(frame.format(e=entity, v=attribute.values[i % len(attribute.values)]))
     return texts
+
+
+def facts_told(text: str) -> list[tuple[str, str, str]]:
+    """The facts (attribute, entity, value) that the sentences of `text` tell or change; a question tells none.
+
+    >>> facts_told("The hat is red. Now Ben has a pony.")
+    [('colour', 'hat', 'red'), ('pet', 'Ben', 'pony')]
+    """
+    found = {}  # "Now Ben has a pony." holds "Ben has a pony." too: the same fact, once
+    for name, pattern in _told():
+        for match in pattern.finditer(text):
+            found[name, match["e"], match["v"]] = match.start()
+    return sorted(found, key=found.get)
+
+
+@cache
+def _told() -> list[tuple[str, re.Pattern]]:
+    patterns = []
+    for name, attribute in ATTRIBUTES.items():
+        entity, value = f"(?P<e>{'|'.join(attribute.entities)})", f"(?P<v>{'|'.join(attribute.values)})"
+        for frame in (*attribute.tell, *attribute.change):
+            sentence = re.escape(frame).replace(r"\{e\}", entity).replace(r"\{v\}", value)
+            patterns.append((name, re.compile(rf"\b{sentence}")))
+    return patterns
