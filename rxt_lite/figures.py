@@ -25,13 +25,21 @@ ARMS = {
     "memory_swapped": ("memory swapped", "#00695c", "D", (0, (1, 1))),
     "chance": ("chance", "#5b6770", "", "-"),
 }
+# The same for the arms of what a conversation costs and how long it takes.
+WORK = {
+    "rxt_answer": ("RxT answer", "#0b5394", "o", "-"),
+    "rxt_update": ("RxT update", "#00695c", "D", (0, (1, 1))),
+    "rxt": ("RxT, both", "#a3195b", "v", (0, (3, 2))),
+    "reread": ("reread", "#1d2733", "s", (0, (6, 2))),
+    "prefix_cached": ("prefix cached", "#a14a00", "^", (0, (4, 1, 1, 1))),
+}
 OTHERS = [("#6a3d9a", "P"), ("#7a6200", "X"), ("#3d5a00", "*"), ("#b03030", "h")]
 
 
 def arm_style(arm: str, place: int = 0) -> tuple[str, str, str, object]:
     """Name, colour, marker and dash of an arm; an arm we do not know gets the next free ones."""
-    if arm in ARMS:
-        return ARMS[arm]
+    if arm in ARMS or arm in WORK:
+        return ARMS.get(arm) or WORK[arm]
     colour, marker = OTHERS[place % len(OTHERS)]
     return arm.replace("_", " "), colour, marker, "-"
 
@@ -91,6 +99,149 @@ def recall_by_distance(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
                       annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 3, "shrinkB": 4})
     axes.set(xlabel="turns since the value was last seen", ylabel="share of questions answered right",
              ylim=(-0.03, 1.03), xlim=(0.5, last + 0.6), xticks=sorted({row["seen"] for row in rows}))
+    return axes
+
+
+def name_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]], gap: float = 0.085) -> None:
+    """Write names to the right of the axes, level with where their lines end, none upon another: (x, y, name, colour)."""
+    axes.get_xlim(), axes.get_ylim()  # limits are settled when somebody asks
+    height = lambda x, y: axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]  # noqa: E731
+    for (x, y, name, colour), at in zip(ends, spread([height(x, y) for x, y, *_ in ends], gap)):
+        axes.annotate(name, (x, y), xytext=(1.05, at), textcoords="axes fraction", va="center", color=colour, fontsize=LETTERS,
+                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 3, "shrinkB": 4})
+
+
+def cost_totals(rows: Sequence[dict], axes: Axes | None = None, *, of: str = "tokens") -> Axes:
+    """Totals of whole conversations against their turns, both logarithmic: a straight line is a power, and its name says which.
+
+    Rows {"arm", "turns", "tokens" | "macs", "exponent_tokens" | "exponent_macs"} as total_rows returns, for several numbers of turns.
+    """
+    if not rows:
+        raise ValueError(f'no rows to draw; expected {{"arm", "turns", "{of}", "exponent_{of}"}}, as total_rows returns')
+    axes = paper(axes)
+    ends = []
+    for place, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
+        name, colour, marker, dash = arm_style(arm, place)
+        line = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["turns"])
+        x, y = [row["turns"] for row in line], [row[of] for row in line]
+        axes.loglog(x, y, color=colour, marker=marker, linestyle=dash, linewidth=1.8, markersize=5.5, label=name)
+        ends.append((x[-1], y[-1], f"{name}, n^{line[-1][f'exponent_{of}']:.2f}", colour))
+    axes.set(xlabel="turns of the conversation (n)", ylabel={"tokens": "tokens run through a network", "macs": "multiply-adds"}[of])
+    name_lines(axes, ends)
+    return axes
+
+
+def latency_by_turn(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
+    """Milliseconds against the turn, both logarithmic, bars for quartiles: rows {"arm", "turn", "median_ms", "low_ms", "high_ms"}."""
+    if not rows:
+        raise ValueError('no rows to draw; expected {"arm", "turn", "median_ms", "low_ms", "high_ms"}, as latency_rows returns')
+    axes = paper(axes)
+    ends = []
+    for place, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
+        name, colour, marker, dash = arm_style(arm, place)
+        of = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["turn"])
+        x, y = [row["turn"] for row in of], [row["median_ms"] for row in of]
+        axes.loglog(x, y, color=colour, marker=marker, linestyle=dash, linewidth=1.8, markersize=5.5, label=name, zorder=3)
+        axes.vlines(x, [row["low_ms"] for row in of], [row["high_ms"] for row in of], color=colour, linewidth=1.4, zorder=2)
+        ends.append((x[-1], y[-1], name, colour))
+    turns = sorted({row["turn"] for row in rows})
+    axes.set(xlabel="turn of the conversation", ylabel="milliseconds", xticks=turns)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    name_lines(axes, ends)
+    return axes
+
+
+def survival(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
+    """Kaplan-Meier curves as steps with their intervals: rows {"of", "age", "alive", "low", "high"} of one arm."""
+    if not rows:
+        raise ValueError('no rows to draw; expected {"of", "age", "alive", "low", "high"}, as fact_rows and content_rows return')
+    axes = paper(axes)
+    styles = [style for style in ARMS.values() if style[2]]  # colour, marker and dash; the names are those of the rows
+    last, ends = max(row["age"] for row in rows), []
+    for place, name in enumerate(dict.fromkeys(row["of"] for row in rows)):
+        _, colour, marker, dash = styles[place % len(styles)]
+        of = sorted((row for row in rows if row["of"] == name), key=lambda row: row["age"])
+        x, y = [0, *(row["age"] for row in of)], [1.0, *(row["alive"] for row in of)]
+        axes.step(x, y, where="post", color=colour, marker=marker, linestyle=dash, linewidth=1.8, markersize=5.5, label=name, zorder=3)
+        low, high = ([1.0, *(row[end] for row in of)] for end in ("low", "high"))
+        axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+        ends.append((x[-1], y[-1], name, colour))
+    axes.set(xlabel="age in events", ylabel="share still alive", ylim=(-0.03, 1.03), xlim=(0, last + 0.3))
+    name_lines(axes, ends)
+    return axes
+
+
+def attention_map(rows: Sequence[dict], axes: Axes | None = None, *, of: str = "write") -> Axes:
+    """Slots against the tokens of one event: how each slot spreads its writing, or how much each token reads from it.
+
+    Rows of one event and layer, {"slot", "tokens", "write" | "read"} as trace_rows returns; a ring marks the largest weight
+    of each slot ("write") or of each token ("read"), so that the map can be read on grey paper.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"slot", "tokens", "write", "read"} of one event and layer, as trace_rows returns')
+    tokens = rows[0]["tokens"]
+    if axes is None:
+        axes = plt.subplots(figsize=(SIZE[0] + 0.6, 1.6 + 0.19 * len(rows)), layout="constrained")[1]
+    axes = paper(axes)
+    weights = [row[of] for row in rows]  # S x T
+    picture = axes.imshow(weights, cmap="cividis", vmin=0, aspect="auto", interpolation="nearest")
+    if of == "write":
+        rings = [(max(range(len(tokens)), key=lambda t: row[t]), s) for s, row in enumerate(weights)]
+    else:
+        rings = [(t, max(range(len(rows)), key=lambda s: weights[s][t])) for t in range(len(tokens))]
+    axes.plot(*zip(*rings), "o", markerfacecolor="none", markeredgecolor="white", markersize=7, markeredgewidth=1.4)
+    axes.set(xticks=range(len(tokens)), yticks=range(len(rows)), ylabel="slot")
+    axes.set_xticklabels(tokens, rotation=60, ha="right", rotation_mode="anchor", fontsize=LETTERS - 1)
+    axes.set_yticklabels([row["slot"] for row in rows], fontsize=LETTERS - 2)
+    axes.figure.colorbar(picture, ax=axes, label={"write": "share of the slot's writing", "read": "share of the token's reading"}[of])
+    return axes
+
+
+def slot_history(rows: Sequence[dict], axes: Axes | None = None, *, of: str = "gate") -> Axes:
+    """Slots of one layer against events, darker where `of` is larger: rows {"event", "slot", "gate" | "change" | "cosine" | "norm"}.
+
+    A dot marks the slots that an event wrote.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"event", "slot", "gate", "cosine"} of one layer, as trace_rows returns')
+    axes = paper(axes)
+    value = {(row["slot"], row["event"]): row for row in rows}
+    slots, events = (sorted({key[i] for key in value}) for i in (0, 1))
+    picture = axes.imshow([[value[s, n][of] for n in events] for s in slots], cmap="cividis_r", aspect="auto", interpolation="nearest")
+    marked = [(n, s) for (s, n), row in value.items() if row["written"]]
+    if marked:
+        axes.plot(*zip(*marked), "o", color="white", markeredgecolor=INK, markersize=6)
+    axes.set(xlabel="event", ylabel="slot", xticks=events, yticks=slots)
+    axes.figure.colorbar(picture, ax=axes, label=of)
+    return axes
+
+
+def probe_accuracy(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
+    """What a linear probe reads off one layer, a line for each attribute.
+
+    Rows {"attribute", "arm", "accuracy", "low", "high", "options"} as probe_rows returns.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"attribute", "arm", "accuracy", "low", "high", "options"} of one layer')
+    attributes, arms = (list(dict.fromkeys(row[key] for row in rows)) for key in ("attribute", "arm"))
+    styles = [style for style in ARMS.values() if style[2]]
+    if axes is None:
+        axes = plt.subplots(figsize=(SIZE[0], 1.5 + 0.5 * len(attributes)), layout="constrained")[1]
+    axes = paper(axes)
+    for place, arm in enumerate(arms):
+        _, colour, marker, _ = styles[place % len(styles)]
+        of = [row for row in rows if row["arm"] == arm]
+        y = [attributes.index(row["attribute"]) + 0.2 * (place - (len(arms) - 1) / 2) for row in of]
+        axes.hlines(y, [row["low"] for row in of], [row["high"] for row in of], color=colour, linewidth=2)
+        axes.plot([row["accuracy"] for row in of], y, marker, color=colour, markersize=6.5, label=arm.replace("_", " "))
+    chance = {row["attribute"]: 1 / row["options"] for row in rows}
+    axes.plot([chance[a] for a in attributes], range(len(attributes)), "|", color=INK, markersize=18, label="chance")
+    axes.set(xlabel="share of values read off rightly", xlim=(-0.02, 1.02), ylim=(len(attributes) - 0.5, -0.5),
+             yticks=range(len(attributes)))
+    axes.set_yticklabels(attributes)
+    axes.figure.legend(loc="outside upper left", ncols=2, fontsize=LETTERS - 1, frameon=False)
     return axes
 
 

@@ -9,7 +9,22 @@ import matplotlib.pyplot as plt  # noqa: E402
 import pytest  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
-from rxt_lite.figures import ARMS, arm_style, in_words, loss_curve, recall_by_distance, shares, spread  # noqa: E402
+from rxt_lite.figures import (  # noqa: E402
+    ARMS,
+    WORK,
+    arm_style,
+    attention_map,
+    cost_totals,
+    in_words,
+    latency_by_turn,
+    loss_curve,
+    probe_accuracy,
+    recall_by_distance,
+    shares,
+    slot_history,
+    spread,
+    survival,
+)
 
 
 def row(arm, seen, recall, half=0.05):
@@ -43,8 +58,9 @@ def luminance(colour):
 
 
 # ------------------------------------------------------------------------------------------------ recall by distance
-def test_each_arm_is_told_apart_without_colour():
-    known = [arm_style(arm) for arm in ARMS]
+@pytest.mark.parametrize("arms", [ARMS, WORK], ids=["recall", "work"])
+def test_each_arm_is_told_apart_without_colour(arms):
+    known = [arm_style(arm) for arm in arms]
     for position in (0, 1):  # name, colour
         assert len({style[position] for style in known}) == len(known)
     assert len({(marker, str(dash)) for _, _, marker, dash in known}) == len(known)
@@ -52,7 +68,7 @@ def test_each_arm_is_told_apart_without_colour():
     assert len({style[2] for style in [*known, *unknown]}) == len(known) + len(unknown)
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", [*ARMS, *WORK])
 def test_names_can_be_read_on_paper(arm):
     contrast = 1.05 / (luminance(arm_style(arm)[1]) + 0.05)
     assert contrast >= 4.5, "WCAG AA for text"
@@ -155,7 +171,92 @@ def test_shares_come_from_top_to_bottom_with_their_numbers():
     assert axes.yaxis_inverted()
 
 
-@pytest.mark.parametrize("draw", [recall_by_distance, loss_curve, shares])
+# ------------------------------------------------------------------------------------------------ cost, latency
+POWERS = {"rxt_answer": 1.0, "rxt_update": 1.01, "rxt": 1.02, "reread": 2.0, "prefix_cached": 1.03}  # four lines end together
+TOTALS = [{"arm": arm, "turns": n, "tokens": 20 * n**p, "macs": n, "exponent_tokens": p, "exponent_macs": 1.0}
+          for n in (1, 10, 100) for arm, p in POWERS.items()]
+TIMES = [{"arm": arm, "turn": turn, "median_ms": 5.0 * turn ** (p - 1), "low_ms": 4.0, "high_ms": 400.0, "n": 9}
+         for turn in (1, 8, 64) for arm, p in POWERS.items() if arm != "rxt"]
+
+
+def assert_names_stand_apart_inside(axes, names):
+    labels = boxes(axes)
+    assert set(labels) == set(names)
+    assert [(a, b) for a, b in itertools.combinations(labels, 2) if labels[a].overlaps(labels[b])] == []
+    assert all(axes.figure.bbox.contains(box.x0, box.y0) and axes.figure.bbox.contains(box.x1, box.y1) for box in labels.values())
+
+
+@pytest.mark.parametrize("of", ["tokens", "macs"])
+def test_totals_are_lines_whose_names_say_the_power(of):
+    axes = cost_totals(TOTALS, of=of)
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert list(lines_by_name(axes)["reread"].get_ydata()) == [row[of] for row in TOTALS if row["arm"] == "reread"]
+    power = {arm: p if of == "tokens" else 1.0 for arm, p in POWERS.items()}
+    assert_names_stand_apart_inside(axes, [f"{arm_style(arm)[0]}, n^{p:.2f}" for arm, p in power.items()])
+
+
+def test_a_name_stands_level_with_the_end_of_its_line():
+    axes = cost_totals(TOTALS)
+    axes.figure.canvas.draw()
+    end = axes.transData.transform((100, 200_000.0))[1]
+    box = boxes(axes)["reread, n^2.00"]
+    assert box.y0 <= end <= box.y1
+
+
+def test_latencies_have_a_bar_from_quartile_to_quartile():
+    axes = latency_by_turn(TIMES)
+    assert list(lines_by_name(axes)["RxT answer"].get_ydata()) == [5.0, 5.0, 5.0]
+    assert all([y for _, y in segment] == [4.0, 400.0] for bars in axes.collections for segment in bars.get_segments())
+    axes.figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "8", "64"]
+    assert_names_stand_apart_inside(axes, [name for name, *_ in (WORK[arm] for arm in POWERS if arm != "rxt")])
+
+
+# ------------------------------------------------------------------------------------------------ slots
+LIVES = [{"of": of, "arm": "memory_on", "age": age, "alive": alive, "low": alive - 0.1, "high": alive}
+         for of, curve in (("fact held", (1.0, 0.9)), ("fact answered", (1.0, 0.5))) for age, alive in enumerate(curve, start=1)]
+WEIGHTS = [0.1, 0.7, 0.2], [0.5, 0.2, 0.3]  # of two slots over three tokens
+TRACE = [{"event": event, "slot": slot, "gate": gate, "cosine": 1 - gate, "written": gate > 0.5, "tokens": ["[A]", "red", "."],
+          "write": weights, "read": weights[::-1]}
+         for event, gates in enumerate(((0.1, 0.9), (0.2, 0.3))) for slot, (gate, weights) in enumerate(zip(gates, WEIGHTS))]
+PROBES = [{"attribute": name, "arm": arm, "accuracy": share, "low": share - 0.02, "high": share + 0.02, "n": 99, "options": 8}
+          for name in ("colour", "pet") for arm, share in (("slots", 0.9), ("shuffled_labels", 0.12), ("memory_reset", 0.13))]
+
+
+def test_survival_goes_down_in_steps_from_all_alive():
+    axes = survival(LIVES)
+    line = lines_by_name(axes)["fact answered"]
+    assert list(line.get_xdata()) == [0, 1, 2] and list(line.get_ydata()) == [1.0, 1.0, 0.5] and line.get_drawstyle() == "steps-post"
+    assert len({line.get_marker() for line in axes.lines}) == len(axes.lines) == len(axes.collections)
+    assert_names_stand_apart_inside(axes, ["fact held", "fact answered"])
+
+
+@pytest.mark.parametrize("of, rings", [("write", [(1, 0), (0, 1)]), ("read", [(0, 1), (1, 0), (2, 1)])])
+def test_a_ring_marks_the_largest_weight_of_whoever_attends(of, rings):
+    """The slots choose among tokens when they are written, the tokens among slots when they read."""
+    axes = attention_map(TRACE[:2], of=of)
+    assert axes.images[0].get_array().tolist() == [row[of] for row in TRACE[:2]]
+    assert list(zip(*axes.lines[0].get_data())) == rings
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["[A]", "red", "."]
+
+
+def test_the_history_of_slots_marks_what_was_written():
+    axes = slot_history(TRACE)
+    assert axes.images[0].get_array().tolist() == [[0.1, 0.2], [0.9, 0.3]], "slots down, events across"
+    assert list(zip(*axes.lines[0].get_data())) == [(0, 1)]
+    assert not slot_history([{**row, "written": False} for row in TRACE]).lines
+
+
+def test_probes_stand_beside_their_controls_and_chance():
+    axes = probe_accuracy(PROBES)
+    lines = lines_by_name(axes)
+    assert list(lines) == ["slots", "shuffled labels", "memory reset", "chance"]
+    assert list(lines["slots"].get_xdata()) == [0.9, 0.9] and list(lines["chance"].get_xdata()) == [1 / 8, 1 / 8]
+    assert len({line.get_marker() for line in axes.lines}) == 4
+
+
+@pytest.mark.parametrize("draw", [recall_by_distance, loss_curve, shares, cost_totals, latency_by_turn, survival, attention_map,
+                                  slot_history, probe_accuracy])
 def test_no_rows_is_one_clear_error(draw):
     with pytest.raises(ValueError, match="no rows to draw; expected"):
         draw([])
