@@ -26,7 +26,6 @@ from rxt_lite.experiments.slots import (
     content_rows,
     contents,
     event_rows,
-    fact_rows,
     held,
     linear_probe,
     moments_of,
@@ -241,14 +240,11 @@ def test_facts_are_censored_when_overwritten_when_asked_and_at_the_end():
 
 
 def test_asking_on_the_side_leaves_no_trace():
-    """All dialogues together and each alone: the questions to one are no events of another, nor of itself."""
+    """Dialogues together and each alone: the questions to one are no events of another, nor of itself."""
     model, tokenizer = saved(None, "rxt")
-    some = DIALOGUES[:3]
+    some = make_dialogues("easy", 2, seed=1)
     together = sorted(ask_facts(model, some, tokenizer))
     assert together == sorted(right for dialogue in some for right in ask_facts(model, [dialogue], tokenizer))
-    rows = fact_rows(model, some, tokenizer)
-    assert list(dict.fromkeys((row["of"], row["arm"]) for row in rows)) == [
-        (of, arm) for arm in ("memory_on", "memory_reset") for of in ("fact answered", "fact held")]
 
 
 # ------------------------------------------------------------------------------------------------ probes
@@ -311,8 +307,10 @@ def test_controls_take_the_fact_away():
 # ------------------------------------------------------------------------------------------------ the command
 def test_every_table_comes_from_the_shipped_model():
     model, tokenizer = saved(None, "rxt")
-    tables = dict(slot_tables(model, tokenizer, dialogues=3, probed=32))
+    tables = dict(slot_tables(model, tokenizer, dialogues=2, probed=24))
     assert list(tables) == list(slots.TABLES)
+    assert list(dict.fromkeys((row["of"], row["arm"]) for row in tables["survival"] if row["of"].startswith("fact"))) == [
+        (of, arm) for arm in ("memory_on", "memory_reset") for of in ("fact answered", "fact held")]
     c = model.config
     assert len(tables["trace"]) == 9 * c.n_layers * c.n_slots and len(tables["use"]) == c.n_layers * c.n_slots
     first = make_dialogues("base", 1, split="test_iid", seed=1000)[0]
