@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from test_training import BATCHES, SMALL, TOKENIZER, Killed, new_model, same_weights
 from typer.testing import CliRunner
 
-from rxt_lite.config import BOS, EOS, MASK, PAD, A
+from rxt_lite.config import BOS, EOS, MASK, PAD, TINY, A
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import Dialogue, Event, make_dialogues
 from rxt_lite.experiments.stages import SIZES, leak_rows, plans, stages_rows
@@ -29,6 +29,7 @@ from rxt_lite.training.loop import Stage, fit, out_of_patience
 from rxt_lite.training.losses import TARGETS, answer_loss, targets_of
 from rxt_lite.training.metrics import metrics_file
 from rxt_lite.training.pretraining import MaskedHead, Reader, fill_in_blanks, imitate_event, joint_lm, published_weights, spread
+from rxt_lite.training.processes import total
 from rxt_lite.training.recipes import train_on_world
 from rxt_lite.training.regularisers import REGULARISERS, balance, gate_size, slot_diversity, watch_memory
 from rxt_lite.training.source import ListBatches
@@ -278,7 +279,7 @@ def watched(slots):
 
 @pytest.mark.parametrize("name", REGULARISERS)
 def test_a_regulariser_lowers_what_it_measures_and_is_reported(name):
-    lr, steps = 1e-2, 12
+    lr, steps = 1e-2, 8
     plain, pressed = (fit(new_model(n_experts=4), replace(STAGE, steps=steps, lr=lr, **{name: weight}), BATCHES, **QUICK)
                       for weight in (1e-9, 10.0))
     assert pressed[-1][name] < plain[-1][name]
@@ -479,6 +480,24 @@ def test_what_is_not_a_number_stops_the_run_and_leaves_the_last_good_save(tmp_pa
     assert all(w.isfinite().all() for w in torch.load(run, weights_only=True)["model"].values())
 
 
+def test_a_run_saved_before_there_were_such_settings_goes_on(tmp_path):
+    run, whole, resumed = tmp_path / "a.run", new_model(), new_model()
+
+    def dies(step):
+        if step == 3:
+            raise Killed
+        return BATCHES(step)
+
+    with pytest.raises(Killed):
+        fit(new_model(), STAGE, source(dies), run=run, save_every=0, **QUICK)
+    saved = torch.load(run, weights_only=True)
+    before = ("name", "loss", "steps", "lr", "warmup", "weight_decay", "clip", "seed", "data", *vars(SMALL))
+    torch.save({**saved, "settings": {key: saved["settings"][key] for key in before}}, run)
+    fit(resumed, STAGE, BATCHES, run=run, **QUICK)
+    fit(whole, STAGE, BATCHES, **QUICK)
+    assert same_weights(whole, resumed)
+
+
 @contextmanager
 def largest_file(size):
     """As on a full disk, no file of this process grows beyond `size` bytes."""
@@ -573,15 +592,46 @@ def test_a_stage_that_began_elsewhere_is_not_taken_for_the_curriculum(tmp_path):
         train_on_world(tmp_path, stages=CURRICULUM, **WORLD)
 
 
+def parts(batch):
+    """{what: its value} for every loss and regulariser: this process's part of them, no dice."""
+    values, model = {}, new_model(n_experts=4)
+    for stage in STAGES.values():
+        some = Batch(batch.tokens[:, :1], batch.is_answer[:, :1]) if stage.loss is fill_in_blanks else batch
+        value = stage.loss(model, some, *extra_of(stage, model), **{**stage.options, **SURE[stage.loss]})
+        values[stage.name] = total(value).item()
+    with watch_memory(model) as seen:
+        answer_loss(model, batch)
+    return values | {name: total(regulariser(seen, batch)).item() for name, regulariser in REGULARISERS.items()}
+
+
 def test_two_processes_train_like_one(tmp_path):
-    """`torchrun` with two processes on shares of 3 and 2 rows: the loss curve of one process on the batch of 5."""
-    args = ["train", str(tmp_path / "two"), "--preset", "tiny", "--stage", "memory_aware", "--steps", "6", "--batch-size", "5", "--json"]
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
-                           "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "rxt_lite.cli", *args],
+    """`torchrun` with two processes on shares of 3 and 2 rows: the loss curve of one process on the batch of 5.
+
+    So are all other losses the sum of their parts, even where a batch has fewer rows than there are processes.
+    """
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(f"""
+        import json, sys, torch
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from test_stages import batch_of, parts
+        from rxt_lite.cli import app
+        from rxt_lite.training.processes import my_share, number, processes
+        with processes():
+            for n in (1, 5):
+                with torch.no_grad():
+                    values = parts(my_share(batch_of(n=n)))
+                if number() == 0:
+                    print(json.dumps(values), flush=True)
+            app(["train", {str(tmp_path / "two")!r}, *"--preset tiny --stage memory_aware --steps 6 --batch-size 5 --json".split()])
+    """))
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)],
                           capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["steps"] for line in done.stdout.splitlines()] == [6], "only the first process speaks"
-    from rxt_lite.config import TINY
+    one_row, five_rows, *said = [json.loads(line) for line in done.stdout.splitlines()]
+    with torch.no_grad():
+        assert one_row == pytest.approx(parts(batch_of(n=1)), abs=1e-5)
+        assert five_rows == pytest.approx(parts(batch_of(n=5)), abs=1e-5)
+    assert [row["steps"] for row in said] == [6], "only the first process speaks"
 
     alone, rows = train_on_world(tmp_path / "one", config=TINY, stages=("memory_aware",), batch_size=5, changes={"steps": 6}, **QUICK)
     two = [json.loads(line) for line in (tmp_path / "two" / "rxt.memory_aware.metrics.jsonl").read_text().splitlines()]
