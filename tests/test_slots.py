@@ -16,29 +16,22 @@ from rxt_lite.data import world
 from rxt_lite.data.dialogues import Dialogue, Event, Probe, make_dialogues
 from rxt_lite.data.tokenizer import encode_event, world_tokenizer
 from rxt_lite.experiments import slots
+from rxt_lite.experiments.probe import Snapshots, linear_probe, moments_of, probe_rows, snapshots
 from rxt_lite.experiments.recall import memory_reset
 from rxt_lite.experiments.slots import (
-    Snapshots,
-    Trace,
     answered,
     ask_facts,
-    attention_weights,
     content_rows,
     contents,
     event_rows,
     held,
-    linear_probe,
-    moments_of,
-    own_events,
-    probe_rows,
     read_entropy,
-    record,
     slot_tables,
-    snapshots,
     survival_rows,
     trace_rows,
     use_rows,
 )
+from rxt_lite.experiments.trace import Trace, attention_weights, own_events, record
 from rxt_lite.models import RxT
 
 TOKENIZER = world_tokenizer()
@@ -152,10 +145,10 @@ def test_a_slot_is_written_when_it_turns_by_more_than_26_degrees():
 
 
 def test_use_of_slots_by_hand():
-    """Written by events 1 and 3 of 6: lived 2 and ended, then 2 and not; read above a fair share each time."""
-    first, second = use_rows([turning(0.0, 0.0, 90.0, 90.0, 0.0, 0.0, 0.0)])
-    assert first == {"layer": 0, "slot": 0, "write_frequency": pytest.approx(2 / 6), "lifetime": 4.0, "reuse": 2.0, "read": 0.75,
-                     "read_entropy": pytest.approx(0.8113, abs=1e-4), "gate": 0.5, "contents": 2}
+    """Written by events 1, 3 and 5 of 6: two contents lived 2 events and ended; all could be read but the last."""
+    first, second = use_rows([turning(0.0, 0.0, 90.0, 90.0, 0.0, 0.0, 90.0)])
+    assert first == {"layer": 0, "slot": 0, "write_frequency": 0.5, "lifetime": 2.0, "reuse": 2.0, "read": 0.75,
+                     "read_entropy": pytest.approx(0.8113, abs=1e-4), "gate": 0.5, "contents": 3}
     assert second == {**first, "slot": 1, "write_frequency": 0.0, "lifetime": None, "reuse": None, "read": 0.25, "contents": 0}
 
 

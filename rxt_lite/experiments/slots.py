@@ -50,143 +50,26 @@ degrees, nobody touches slot 1:
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rxt_lite.config import PAD
-from rxt_lite.data.batches import make_batch
 from rxt_lite.data.dialogues import Dialogue, Probe, World, answer_is_right, make_dialogues
 from rxt_lite.data.tokenizer import decode, encode_query
 from rxt_lite.data.world import ATTRIBUTES, facts_told
-from rxt_lite.experiments.intervals import wilson
+from rxt_lite.experiments.probe import probe_rows, snapshots
 from rxt_lite.experiments.recall import Arm, memory_on, memory_reset
-from rxt_lite.layers.attention import Attention
+from rxt_lite.experiments.trace import Trace, own_events, record
 from rxt_lite.models import RxT
 from rxt_lite.models.base import join
-from rxt_lite.models.generate import converse, generate
+from rxt_lite.models.generate import generate
 
 WRITTEN = 0.9  # cosine of a slot to itself before
-
-
-# ------------------------------------------------------------------------------------------------ the recorder
-@dataclass(frozen=True)
-class Trace:
-    """A conversation of N events, seen from its memory; all weights are means over heads.
-
-    tokens  N x (T)            the finished events as ids; T differs from event to event
-    slots   (N + 1, L, S, D)   before the first event, and after each
-    gate    (N, L, S)          g: how much of the slot gives way to its update; None for gates without a number
-    write   N x (L, S, T)      how each slot, when rewritten, spreads its attention over the tokens of the event: sums to 1
-    read    N x (L, T, S)      how each token, when answering, spreads its attention over the slots before the event
-    """
-
-    tokens: list[Tensor]
-    slots: Tensor
-    gate: Tensor | None
-    write: list[Tensor]
-    read: list[Tensor]
-
-    @property
-    def norm(self) -> Tensor:
-        """(N, L, S): root mean square of each slot after the event."""
-        return self.slots[1:].pow(2).mean(-1).sqrt()
-
-    @property
-    def change(self) -> Tensor:
-        """(N, L, S): root mean square of what the event moved."""
-        return (self.slots[1:] - self.slots[:-1]).pow(2).mean(-1).sqrt()
-
-    @property
-    def cosine(self) -> Tensor:
-        """(N, L, S): cosine between a slot after the event and itself before."""
-        return F.cosine_similarity(self.slots[1:], self.slots[:-1], dim=-1)
-
-
-def attention_weights(attention: Attention, x: Tensor, keys: Tensor, rotation: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(K)) of every head, (..., H, T, M), for `x` (..., T, D) and `keys` from `keys_values`."""
-    q = attention.split(attention.to_q(x), attention.norm_q, rotation)  # (..., H, T, K)
-    heads = max(q.shape[-3], keys.shape[-3])
-    q = torch.cat([q] * (heads // q.shape[-3]), dim=-3)  # fewer query heads are tiled,
-    keys = keys.repeat_interleave(heads // keys.shape[-3], dim=-3)  # fewer key heads shared by neighbours: as in `attend`
-    return (q @ keys.transpose(-1, -2) / math.sqrt(attention.d_head)).softmax(-1)
-
-
-@contextmanager
-def watching(*modules: nn.Module) -> Iterator[dict[nn.Module, tuple]]:
-    """While open: {module: (args, kwargs, output)} of the last call of each module."""
-    seen = {}
-
-    def note(module, args, kwargs, output):
-        seen[module] = args, kwargs, output
-
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def record(model: RxT, events: Sequence[Tensor]) -> Trace:
-    """Run finished events, each (1, T), through `model` from an empty memory, and write down what happens to the slots.
-
-    The model does what it always does, `model(tokens, stm)` and `model.remember(tokens, stm)`; hooks look on.
-    """
-    memory, first = model.memory, model.config.stateless_before
-    readers = model.decoder[first : first + model.config.n_layers]
-    numbered = memory.gate.kind not in ("none", "replace")
-    stm = model.init_state(1)
-    slots, gate, write, read = [stm], [], [], []
-    for tokens in events:
-        with watching(memory.attention, memory.gate, *(layer.norm_memory for layer in readers)) as seen:
-            model(tokens, stm)
-            slots.append(model.remember(tokens, stm))
-        (asking, event), how, _ = seen[memory.attention]
-        keys, _ = memory.attention.keys_values(event, how["k_rotation"])
-        write.append(attention_weights(memory.attention, asking, keys)[:, 0].mean(1))  # (L, S, T)
-        rotation, of_layers = model.rope(torch.arange(tokens.shape[1], device=model.device)), []
-        for layer, bank in zip(readers, stm):
-            keys, _ = layer.read_slots(bank)
-            of_layers.append(attention_weights(layer.memory, seen[layer.norm_memory][2], keys, rotation)[0].mean(0))  # (T, S)
-        read.append(torch.stack(of_layers))
-        if numbered:
-            gate.append(memory.gate.amount(*seen[memory.gate][0])[:, 0, :, 0])  # (L, S)
-        stm = slots[-1]
-    return Trace([tokens[0] for tokens in events], torch.stack(slots)[:, :, 0], torch.stack(gate) if numbered else None, write, read)
-
-
-@torch.no_grad()
-def own_events(model: RxT, dialogue: Dialogue, tokenizer: Tokenizer, max_new_tokens: int = 12) -> list[Tensor]:
-    """The events of a conversation in which the model gives its own answers: N tensors (1, T)."""
-    queries = [torch.tensor([encode_query(tokenizer, event.query)], device=model.device) for event in dialogue.events]
-    return [join(query, answer) for query, answer in zip(queries, converse(model, queries, max_new_tokens))]
-
-
-def trace_rows(trace: Trace, tokenizer: Tokenizer) -> list[dict]:
-    """Rows {"event", "layer", "slot", "gate", "norm", "change", "cosine", "written", "tokens", "write", "read"}: a line a slot and event.
-
-    tokens  of the event, as text
-    write   how the slot spread its attention over them when it was rewritten
-    read    how much of its attention each of them gave to the slot, before that
-    """
-    rows, (N, L, S) = [], trace.norm.shape
-    for n in range(N):
-        tokens = [tokenizer.decode([t], skip_special_tokens=False).strip() for t in trace.tokens[n].tolist()]
-        for l in range(L):
-            for s in range(S):
-                row = {"event": n, "layer": l, "slot": s, "gate": None if trace.gate is None else trace.gate[n, l, s].item()}
-                row |= {name: getattr(trace, name)[n, l, s].item() for name in ("norm", "change", "cosine")}
-                row["written"] = row["cosine"] < WRITTEN
-                rows.append({**row, "tokens": tokens, "write": trace.write[n][l, s].tolist(), "read": trace.read[n][l, :, s].tolist()})
-    return rows
 
 
 # ------------------------------------------------------------------------------------------------ how slots are used
@@ -226,12 +109,31 @@ def contents(trace: Trace) -> list[Content]:
     return found
 
 
+def trace_rows(trace: Trace, tokenizer: Tokenizer) -> list[dict]:
+    """Rows {"event", "layer", "slot", "gate", "norm", "change", "cosine", "written", "tokens", "write", "read"}: a line a slot and event.
+
+    tokens  of the event, as text
+    write   how the slot spread its attention over them when it was rewritten
+    read    how much of its attention each of them gave to the slot, before that
+    """
+    rows, (N, L, S) = [], trace.norm.shape
+    for n in range(N):
+        tokens = [tokenizer.decode([t], skip_special_tokens=False).strip() for t in trace.tokens[n].tolist()]
+        for l in range(L):
+            for s in range(S):
+                row = {"event": n, "layer": l, "slot": s, "gate": None if trace.gate is None else trace.gate[n, l, s].item()}
+                row |= {name: getattr(trace, name)[n, l, s].item() for name in ("norm", "change", "cosine")}
+                row["written"] = row["cosine"] < WRITTEN
+                rows.append({**row, "tokens": tokens, "write": trace.write[n][l, s].tolist(), "read": trace.read[n][l, :, s].tolist()})
+    return rows
+
+
 def use_rows(traces: Sequence[Trace]) -> list[dict]:
     """Rows {"layer", "slot", "write_frequency", "lifetime", "reuse", "read", "read_entropy", "gate", "contents"}.
 
     lifetime      events that its contents lived, all added up, over how many of them were overwritten: the mean lifetime if
                   every event is as likely to overwrite as the next. None where nothing was overwritten
-    reuse         mean over its contents; None where there are none
+    reuse         mean over its contents but for those of a last event, which nothing could read; None where there are none
     read          mean share of the reading that the slot gets; 1 / S is fair
     read_entropy  of the layer, in bits, mean over all tokens; the same for all its slots
     gate          mean over all events
@@ -245,10 +147,10 @@ def use_rows(traces: Sequence[Trace]) -> list[dict]:
     for l in range(wrote.shape[0]):
         for s in range(wrote.shape[1]):
             of = [c for c in everything if (c.layer, c.slot) == (l, s)]
-            ended = sum(c.ended for c in of)
+            ended, lived = sum(c.ended for c in of), [c for c in of if c.lived]
             rows.append({"layer": l, "slot": s, "write_frequency": wrote[l, s].item(),
                          "lifetime": sum(c.lived for c in of) / ended if ended else None,
-                         "reuse": sum(c.reuse for c in of) / len(of) if of else None, "read": read[l, :, s].mean().item(),
+                         "reuse": sum(c.reuse for c in lived) / len(lived) if lived else None, "read": read[l, :, s].mean().item(),
                          "read_entropy": entropy[l].item(), "gate": None if gate is None else gate[l, s].item(), "contents": len(of)})
     return rows
 
@@ -358,98 +260,6 @@ def content_rows(traces: Sequence[Trace]) -> list[dict]:
     of = [content for trace in traces for content in contents(trace) if content.lived]  # the last event's have not lived yet
     return [{"of": f"content of layer {layer}", "arm": "memory_on", **row} for layer in sorted({c.layer for c in of})
             for row in survival_rows([(c.lived, c.ended) for c in of if c.layer == layer])]
-
-
-# ------------------------------------------------------------------------------------------------ linear probes
-@dataclass(frozen=True)
-class Snapshots:
-    """Memories of many dialogues, each at the last moment at which it held one fact of an attribute.
-
-    slots, reset  (M, L, S * D): the memory then; and the one that an empty memory becomes by that last event alone
-    values        (M): place of the value in the list of the attribute's values
-    """
-
-    slots: Tensor
-    reset: Tensor
-    values: Tensor
-
-
-@torch.no_grad()
-def snapshots(model: RxT, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, batch_size: int = 256) -> dict[str, Snapshots]:
-    """Snapshots by attribute. The moment is the last event until which the dialogue has told exactly one such fact,
-    provided that this event itself does not show the value. Answers are the right ones, not the model's own."""
-    found = {name: [] for name in ATTRIBUTES}
-    for first in range(0, len(dialogues), batch_size):
-        some = dialogues[first : first + batch_size]
-        tokens = make_batch(some, tokenizer, max_event_len=model.config.max_len).tokens.to(model.device)  # (B, N, T)
-        moments = [(b, *moment) for b, dialogue in enumerate(some) for moment in moments_of(dialogue)]
-        state, after = model.init_state(len(some)), []
-        for event in tokens.unbind(1):
-            state = model.remember(event, state)
-            after.append(state)
-        if not moments:
-            continue
-        b, n = (torch.tensor(column, device=model.device) for column in list(zip(*moments))[:2])
-        slots = torch.stack(after)[n, :, b].flatten(2)  # (M, L, S D)
-        reset = model.remember(tokens[b, n], model.init_state(len(b))).transpose(0, 1).flatten(2)
-        for m, (_, _, attribute, value) in enumerate(moments):
-            found[attribute].append((slots[m], reset[m], ATTRIBUTES[attribute].values.index(value)))
-    return {name: Snapshots(*(torch.stack(part) for part in list(zip(*of))[:2]), torch.tensor([v for *_, v in of]))
-            for name, of in found.items() if of}
-
-
-def moments_of(dialogue: Dialogue) -> list[tuple[int, str, str]]:
-    """(event, attribute, value): see `snapshots`."""
-    told = [(n, *fact) for n, event in enumerate(dialogue.events) for fact in facts_told(event.query)]
-    moments = []
-    for name in ATTRIBUTES:
-        of = [(n, value) for n, attribute, _, value in told if attribute == name]
-        if of:
-            (start, value), end = of[0], of[1][0] if len(of) > 1 else len(dialogue.events)
-            quiet = [n for n in range(start + 1, end) if value not in f"{dialogue.events[n].query} {dialogue.events[n].answer}"]
-            moments += [(quiet[-1], name, value)] if quiet else []
-    return moments
-
-
-def linear_probe(x: Tensor, y: Tensor, options: int, ridge: float = 0.01):
-    """Ridge regression from `x` (M, F) to one-hot `y` (M): a function from (M', F) to guesses (M').
-
-    Features are centred and divided by the root mean square of all of them; the penalty is `ridge` times M.
-    Closed form, through the smaller of the two Gram matrices.
-    """
-    mean = x.mean(0)
-    scale = (x - mean).pow(2).mean().sqrt().clamp(min=1e-12)
-    x, target = ((x - mean) / scale).double(), F.one_hot(y, options).double()
-    bias, penalty = target.mean(0), ridge * len(x)
-    if len(x) < x.shape[1]:
-        weight = x.T @ torch.linalg.solve(x @ x.T + penalty * torch.eye(len(x), dtype=x.dtype), target - bias)
-    else:
-        weight = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (target - bias))
-    return lambda new: (((new - mean) / scale).double() @ weight + bias).argmax(-1)
-
-
-def probe_rows(train: dict[str, Snapshots], test: dict[str, Snapshots], *, ridge: float = 0.01, seed: int = 0) -> list[dict]:
-    """Rows {"attribute", "layer", "arm", "accuracy", "low", "high", "n", "options"}: what a linear map reads off the slots.
-
-    arm         slots
-                shuffled_labels  learnt from the same slots with the values of other dialogues: what fitting alone gives
-                memory_reset     slots of a memory emptied before the last event, which does not show the value
-    low, high   95 % Wilson interval over the n test dialogues
-    options     values of the attribute; 1 / options is chance
-    """
-    generator, rows = torch.Generator().manual_seed(seed), []
-    for attribute in [name for name in train if name in test]:
-        learn, score, options = train[attribute], test[attribute], len(ATTRIBUTES[attribute].values)
-        mixed = learn.values[torch.randperm(len(learn.values), generator=generator)]
-        arms = {"slots": ("slots", learn.values), "shuffled_labels": ("slots", mixed), "memory_reset": ("reset", learn.values)}
-        for layer in range(learn.slots.shape[1]):
-            for arm, (which, values) in arms.items():
-                guess = linear_probe(getattr(learn, which)[:, layer], values, options, ridge)
-                right = int((guess(getattr(score, which)[:, layer]) == score.values).sum())
-                low, high = wilson(right, len(score.values))
-                rows.append({"attribute": attribute, "layer": layer, "arm": arm, "accuracy": right / len(score.values), "low": low,
-                             "high": high, "n": len(score.values), "options": options})
-    return rows
 
 
 # ------------------------------------------------------------------------------------------------ all of it
