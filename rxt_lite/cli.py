@@ -73,6 +73,9 @@ def train(
     published: Annotated[bool, typer.Option("--published", help="with --curriculum: the stages as published, not ours")] = False,
     patience: Annotated[int | None, typer.Option(
         help="stop a stage after so many validations (one in 100 steps) without a better one; keep the best")] = None,
+    slot_diversity: Annotated[float | None, typer.Option(help="weight of a penalty on slots that are alike")] = None,
+    gate_size: Annotated[float | None, typer.Option(help="weight of a penalty on rewriting much of the memory")] = None,
+    balance: Annotated[float | None, typer.Option(help="weight of a penalty on crowded experts, where the model has any")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write RUN/tensorboard too; metrics.jsonl is always there")] = False,
     as_json: Json = False,
 ) -> None:
@@ -91,10 +94,12 @@ def train(
             raise ValueError("choose --stage NAME, or --curriculum with or without --published; "
                              "published stages have names of their own, such as joint_lm_published")
         stages = (stage,) if stage else (PUBLISHED if published else CURRICULUM) if curriculum else ()
-        changes = {k: v for k, v in {"steps": steps, "lr": lr}.items() if v is not None}
+        penalties = {"slot_diversity": slot_diversity, "gate_size": gate_size, "balance": balance}
+        changes = {k: v for k, v in {"steps": steps, "lr": lr, **penalties}.items() if v is not None}
         if (steps is not None and steps < 1) or (batch_size is not None and batch_size < 1):
             raise ValueError(f"--steps {steps} and --batch-size {batch_size} must be at least 1")
-        kinds = {"both": tuple(recipes.KINDS), "": ("rxt",) if stories or stages else tuple(recipes.KINDS)}.get(model, (model,))
+        both, rxt_only = tuple(recipes.KINDS), stories or stages or slot_diversity or gate_size
+        kinds = {"both": both, "": ("rxt",) if rxt_only else both}.get(model, (model,))
         how = {"seed": seed, "config": named(preset or ("story" if stories else "book")), "tensorboard": tensorboard, "patience": patience}
         how |= {"batch_size": batch_size} if batch_size else {}
         if stages:

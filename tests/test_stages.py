@@ -286,11 +286,13 @@ def test_a_regulariser_lowers_what_it_measures_and_is_reported(name):
     assert pressed[0]["loss"] == pytest.approx(plain[0]["loss"] + 10 * plain[0][name], rel=1e-4)
 
 
-@pytest.mark.parametrize("make, asked, words", [
-    (RxT, {"balance": 1.0}, "n_experts above 0"), (DecoderLM, {"slot_diversity": 1.0}, "slot_diversity=0")])
-def test_a_regulariser_without_its_part_is_refused(make, asked, words):
-    with pytest.raises(ValueError, match=words):
-        fit(new_model(make), replace(STAGE, **asked), BATCHES, **QUICK)
+def test_a_regulariser_without_its_part_is_refused_and_balance_is_for_experts_only():
+    for make, asked, words in ((DecoderLM, {"slot_diversity": 1.0}, "slot_diversity=0"), (RxT, {"gate_size": 1.0}, "gate_size=0")):
+        with pytest.raises(ValueError, match=words):
+            fit(new_model(make, **({"gate": "none"} if make is RxT else {})), replace(STAGE, **asked), BATCHES, **QUICK)
+    plain, asked = new_model(), new_model()
+    fit(plain, STAGE, BATCHES, **QUICK)
+    assert "balance" not in fit(asked, replace(STAGE, balance=1.0), BATCHES, **QUICK)[0] and same_weights(plain, asked)
 
 
 # --- what learns, and how far back -----------------------------------------------------------
@@ -584,6 +586,15 @@ def test_a_curriculum_is_its_stages_one_after_the_other(tmp_path):
     assert same_weights(at_once, load(tmp_path / "b" / "rxt")), "a stage that is loaded again does not undo later ones"
     (tmp_path / "b" / "rxt.memory_attention.run").unlink()
     assert same_weights(at_once, train_on_world(tmp_path / "b", stages=CURRICULUM, **WORLD)[0])
+
+
+def test_a_stage_goes_on_from_a_model_trained_without_stages(tmp_path):
+    without = {name: value for name, value in WORLD.items() if name != "changes"}
+    model, _ = train_on_world(tmp_path, stage=replace(STAGE, steps=2), **without)
+    further, _ = train_on_world(tmp_path, stages=("memory_aware",), **WORLD)
+    again, _ = train_on_world(tmp_path, stages=("memory_aware",), **WORLD)
+    assert same_weights(further, again) and same_weights(further, load(tmp_path / "rxt")) and not same_weights(model, further)
+    assert read_card(tmp_path / "rxt")["card"]["stages"] == ["memory-aware training", "memory_aware"]
 
 
 def test_a_stage_that_began_elsewhere_is_not_taken_for_the_curriculum(tmp_path):

@@ -48,7 +48,7 @@ class Stage:
     patience: int | None = None
     slot_diversity: float = 0.0  # weights of the regularisers, see regularisers.py
     gate_size: float = 0.0
-    balance: float = 0.0
+    balance: float = 0.0  # only where the decoder has experts
     lr: float = 2e-3  # peak; reached after `warmup` steps, then a half cosine down to a twentieth
     warmup: int = 100
     weight_decay: float = 0.01
@@ -110,6 +110,8 @@ def fit(
     first = number() == 0
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     weights = {name: getattr(stage, name) for name in REGULARISERS if getattr(stage, name)}
+    if not model.config.n_experts:
+        weights.pop("balance", None)
 
     def loss_of(batch: Batch) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

@@ -110,12 +110,13 @@ def train_stages(run: Path | str, names: Sequence[str], kind: str, model: EventM
     stages = {name: replace(stage_called(name), **(changes or {})) for name in names}
     folder, done, rows, seconds = Path(run) / kind, (), [], 0.0
     if len(names) == 1 and folder.exists():
-        done = tuple(read_card(folder)["card"].get("stages", ("memory_aware",)))
+        done = tuple(read_card(folder)["card"].get("stages", (MEMORY_AWARE.name,)))
         saved = load(folder)
         if saved.config != model.config:
             raise ValueError(f"{folder} has another shape than the model to train; use the same preset, or another run folder")
         model.load_state_dict(saved.state_dict())
-    finished = set(names) <= set(done)  # only to be loaded again: the model in `folder` may have gone on since
+    # A stage that is only loaded again is not saved again: the model in `folder` may have gone on since.
+    finished = set(names) <= set(done) and (Path(run) / f"{kind}.{names[0]}.run").exists()
     for name, stage in stages.items():
         before = done[: done.index(name)] if finished else done
         of_stage = train_stage(run, f"{kind}.{name}", model, stage, batches(stage), seed, after=before, **how)

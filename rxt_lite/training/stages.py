@@ -23,8 +23,9 @@ from rxt_lite.training.pretraining import MaskedHead, Reader, fill_in_blanks, im
 LANGUAGE = ("embedding", "encoder", "decoder", "norm_head", "head")  # all but the memory attention and the initial slots
 
 # Joint pre-training: L = - mean log p(masked | ED) - mean log p(next | before, noised and detached encoding).
+# To it comes 0.01 balance where the decoder has experts (published: a sum that their load cancels out of, see experts.py).
 # Published, the encoding is that of the same text, so the decoder reads the words it has to predict, and leans on them.
-JOINT_LM = Stage(name="joint language model", loss=joint_lm, extra=MaskedHead, learns=LANGUAGE, lessons=False, steps=600,
+JOINT_LM = Stage(name="joint language model", loss=joint_lm, extra=MaskedHead, learns=LANGUAGE, lessons=False, steps=600, balance=0.01,
                  options={"reads": "event_before", "targets": "text", "noise": 0.15})
 JOINT_LM_PUBLISHED = replace(JOINT_LM, name="joint language model, published", options={**JOINT_LM.options, "reads": "itself"})
 
