@@ -409,13 +409,15 @@ def test_a_run_killed_ten_times_at_random_ends_with_the_weights_of_the_unbroken_
                 os._exit(0)
             return child
 
+        started = time.monotonic()
         os.waitpid(train("/whole.run"), 0)
+        step = (time.monotonic() - started) / stage.steps  # seconds, on this machine and today
         run, kills = Path({str(tmp_path)!r}, "broken.run"), 0
         for _ in range(10):
             before, child = run.exists() and run.stat().st_mtime_ns, train("/broken.run")
             while (run.exists() and run.stat().st_mtime_ns) == before:
                 time.sleep(0.001)
-            time.sleep(dice.uniform(0, 0.03))
+            time.sleep(dice.uniform(0, 2 * step))
             os.kill(child, signal.SIGKILL)
             kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
         saved = torch.load(run, weights_only=True)
@@ -586,6 +588,12 @@ def test_a_curriculum_is_its_stages_one_after_the_other(tmp_path):
     assert same_weights(at_once, load(tmp_path / "b" / "rxt")), "a stage that is loaded again does not undo later ones"
     (tmp_path / "b" / "rxt.memory_attention.run").unlink()
     assert same_weights(at_once, train_on_world(tmp_path / "b", stages=CURRICULUM, **WORLD)[0])
+
+
+def test_a_penalty_on_the_memory_is_for_the_stages_that_write_to_it(tmp_path):
+    pressed = {**WORLD, "changes": {**WORLD["changes"], "slot_diversity": 0.1, "gate_size": 0.1}}
+    _, rows = train_on_world(tmp_path, stages=CURRICULUM, **pressed)
+    assert {row["stage"] for row in rows if "slot_diversity" in row and "gate_size" in row} == set(CURRICULUM[2:])
 
 
 def test_a_stage_goes_on_from_a_model_trained_without_stages(tmp_path):

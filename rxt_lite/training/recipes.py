@@ -107,7 +107,7 @@ def train_stages(run: Path | str, names: Sequence[str], kind: str, model: EventM
     A stage that was finished before is loaded, an unfinished one goes on. `changes` replaces fields of every stage,
     such as {"steps": 100}. Returns the model and the rows of all stages, each with the name of its stage.
     """
-    stages = {name: replace(stage_called(name), **(changes or {})) for name in names}
+    stages = {name: stage_called(name, **(changes or {})) for name in names}
     folder, done, rows, seconds = Path(run) / kind, (), [], 0.0
     if len(names) == 1 and folder.exists():
         done = tuple(read_card(folder)["card"].get("stages", (MEMORY_AWARE.name,)))

@@ -69,8 +69,13 @@ PUBLISHED = ("joint_lm_published", "interaction_tuning_published", "memory_atten
              "memory_aware_published_decoder", "memory_aware_published_memory", "memory_aware_published")
 
 
-def stage_called(name: str) -> Stage:
-    """The stage of this name, or one clear error."""
+def stage_called(name: str, **changes) -> Stage:
+    """The stage of this name with some fields changed, or one clear error.
+
+    Penalties on the memory pass by the stages that never write to it.
+    """
     if name not in STAGES:
         raise ValueError(f"unknown stage {name!r}; choose one of {', '.join(STAGES)}")
-    return STAGES[name]
+    stage = STAGES[name]
+    passed_by = ("slot_diversity", "gate_size") if stage.loss is joint_lm else ()
+    return replace(stage, **{field: value for field, value in changes.items() if field not in passed_by})
