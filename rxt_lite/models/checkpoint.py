@@ -35,9 +35,11 @@ def save(model: EventModel, folder: Path | str, *, tokenizer=None, card: dict | 
         (beside / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if tokenizer is not None:
             (beside / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
+        old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+        if folder.exists():  # moved away, not deleted: a kill between these lines loses nothing
+            os.replace(folder, old)
         os.replace(beside, folder)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         raise OSError(f"could not save the model to {folder}: {error}; free some space or choose another folder") from error
