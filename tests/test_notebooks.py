@@ -49,6 +49,12 @@ def test_notebook_is_valid(path):
 
 
 @every_notebook
+def test_no_cell_holds_an_invisible_character(path):
+    """What a script makes of "\\approx" or "\\beta" when it forgets that a backslash begins an escape."""
+    assert [cell.id for cell in read(path).cells if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", cell.source)] == []
+
+
+@every_notebook
 def test_notebook_holds_nothing_that_a_run_left_behind(path):
     """Outputs of unmarked cells, counts, metadata of widgets, editors or the kernel: `make strip` removes them all."""
     assert path.read_text(encoding="utf-8") == tool.to_text(tool.stripped(read(path))), f"run: make strip NOTEBOOKS=book/{path.name}"

@@ -104,6 +104,10 @@ VISIBLE_H1 = "[...document.querySelectorAll('h1')].filter(h => h.checkVisibility
 TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] :
     [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
         .map(e => e.tagName + '.' + e.className).slice(0, 5)"""
+SETTLED = """async () => {
+    for (let calm = 0; calm < 3; calm = document.getAnimations().some(a => a.playState === 'running') ? 0 : calm + 1)
+        await new Promise(frame => requestAnimationFrame(frame));
+}"""
 FORMULAS = """async () => {
     if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
     return {written: document.querySelectorAll('.math').length, set: document.querySelectorAll('.math mjx-container').length,
@@ -145,6 +149,7 @@ def visit(browser, address):
         page.goto(address + name, wait_until="networkidle")
         seen.formulas = page.evaluate(FORMULAS)
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        page.evaluate(SETTLED)  # colours have their transitions; axe must not look in the middle of one
         seen.theme = page.evaluate("document.documentElement.dataset.theme")
         seen.headings = page.evaluate(VISIBLE_H1)
         seen.overflow = page.evaluate(TOO_WIDE)

@@ -60,6 +60,7 @@ def test_every_row_has_its_numbers(size, bf16, monkeypatch):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(" " in torch.__file__, reason="torch.compile cannot link against a PyTorch whose path has a space in it")
 @pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
 @torch.no_grad()
 def test_compiled_layers_compute_the_same():
@@ -88,3 +89,9 @@ def test_bfloat16_is_the_same_model_to_its_precision():
             half, half_after = model(tokens, stm), model.remember(tokens, stm)
         assert (half - exact).norm() / exact.norm() < 0.03 and (half_after - after).norm() / after.norm() < 0.03
         assert not torch.equal(half.float(), exact), "autocast had no effect"
+
+
+def test_compiling_where_it_cannot_work_says_so(monkeypatch):
+    monkeypatch.setattr(torch, "__file__", "/a path/torch/__init__.py")
+    with pytest.raises(ValueError, match="/a path/.*space"):
+        compile_layers(RxT(SMALL["d128"]))

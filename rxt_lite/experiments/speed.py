@@ -264,6 +264,8 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
 
 def compile_layers(model: RxT) -> RxT:
     """Let `torch.compile` fuse each layer and the memory attention, in place; the results stay the same to rounding."""
+    if " " in torch.__file__:
+        raise ValueError(f"torch.compile cannot link against {torch.__file__}: there is a space in its path; move the environment")
     for part in (*model.encoder, *model.decoder, model.memory):
         part.compile()
     return model
