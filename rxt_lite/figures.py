@@ -57,6 +57,12 @@ def paper(axes: Axes | None) -> Axes:
     return axes
 
 
+def pointer(colour: str) -> dict:
+    """How the name of a line is written, with a thin stroke to where the line ends."""
+    return {"va": "center", "color": colour, "fontsize": LETTERS, "annotation_clip": False,
+            "arrowprops": {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 3, "shrinkB": 4}}
+
+
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move labels apart: at least `gap` from each other, in the same order, between 0 and 1, as near as can be to `heights`.
 
@@ -95,8 +101,7 @@ def recall_by_distance(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
         ends.append((x[-1], y[-1], name, colour))
     last = max(row["seen"] for row in rows)
     for (x, y, name, colour), height in zip(ends, spread([end[1] for end in ends], gap=0.075)):
-        axes.annotate(name, (x, y), xytext=(last + 0.95, height), textcoords="data", va="center", color=colour, fontsize=LETTERS,
-                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 3, "shrinkB": 4})
+        axes.annotate(name, (x, y), xytext=(last + 0.95, height), textcoords="data", **pointer(colour))
     axes.set(xlabel="turns since the value was last seen", ylabel="share of questions answered right",
              ylim=(-0.03, 1.03), xlim=(0.5, last + 0.6), xticks=sorted({row["seen"] for row in rows}))
     return axes
@@ -107,8 +112,7 @@ def name_lines(axes: Axes, ends: Sequence[tuple[float, float, str, str]], gap: f
     axes.get_xlim(), axes.get_ylim()  # limits are settled when somebody asks
     height = lambda x, y: axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]  # noqa: E731
     for (x, y, name, colour), at in zip(ends, spread([height(x, y) for x, y, *_ in ends], gap)):
-        axes.annotate(name, (x, y), xytext=(1.05, at), textcoords="axes fraction", va="center", color=colour, fontsize=LETTERS,
-                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 3, "shrinkB": 4})
+        axes.annotate(name, (x, y), xytext=(1.05, at), textcoords="axes fraction", **pointer(colour))
 
 
 def cost_totals(rows: Sequence[dict], axes: Axes | None = None, *, of: str = "tokens") -> Axes:

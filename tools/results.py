@@ -12,14 +12,13 @@ first seed, rounded to half precision, as the checkpoint that the package ships.
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.recall import BY, recall_rows
+from rxt_lite.experiments.recall import BY, count, marks_of
 from rxt_lite.models.checkpoint import read_card, save
 from rxt_lite.training.recipes import KINDS, train_on_world
 
@@ -41,10 +40,10 @@ def main() -> None:
     for seed in seeds:
         run = RUNS / f"seed-{seed}"
         models = {kind: train_on_world(run, kind=kind, seed=seed)[0] for kind in KINDS}
-        ask = partial(recall_rows, models["rxt"], models["full_history"], tokenizer=tokenizer, seed=seed)
-        recall += ask(worlds["base"])
+        marks = {name: marks_of(models["rxt"], models["full_history"], tests, tokenizer) for name, tests in worlds.items()}
+        recall += count(marks["base"], worlds["base"], seed=seed, by="seen")
         for by in BY:
-            hard += [{"by": by, **row} for row in ask(worlds["hard"], by=by)]
+            hard += [{"by": by, **row} for row in count(marks["hard"], worlds["hard"], seed=seed, by=by)]
         for kind, model in models.items():
             card = read_card(run / kind)["card"]
             training.append({"model": kind, **card})

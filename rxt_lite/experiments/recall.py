@@ -54,6 +54,13 @@ def last_event_only(model: EventModel, state: State, last: Tensor | None) -> Sta
 ARMS: tuple[Arm, ...] = (memory_on, memory_reset, memory_swapped, last_event_only)
 
 
+def ask(model: EventModel, queries: Sequence[str], state: State, tokenizer, max_new_tokens: int = 12) -> tuple[Tensor, Tensor]:
+    """Ask each conversation of `state` its query, greedy: prompts (B, T) and answers (B, Ta), right-padded."""
+    prompts = [torch.tensor(encode_query(tokenizer, query)) for query in queries]
+    query = pad_sequence(prompts, batch_first=True, padding_value=PAD).to(model.device)
+    return query, generate(model, query, state, max_new_tokens)
+
+
 @torch.no_grad()
 def run_freely(model: EventModel, dialogues: Sequence[Dialogue], tokenizer, arm: Arm = memory_on,
                max_new_tokens: int = 12) -> list[list[str]]:
@@ -66,9 +73,7 @@ def run_freely(model: EventModel, dialogues: Sequence[Dialogue], tokenizer, arm:
         raise ValueError(f"dialogues of {sorted(lengths)} events cannot run side by side; group them by length")
     state, last, answers = model.init_state(len(dialogues)), None, []
     for n in range(lengths.pop()):
-        prompts = [torch.tensor(encode_query(tokenizer, d.events[n].query)) for d in dialogues]
-        query = pad_sequence(prompts, batch_first=True, padding_value=PAD).to(model.device)
-        answer = generate(model, query, arm(model, state, last), max_new_tokens)
+        query, answer = ask(model, [d.events[n].query for d in dialogues], arm(model, state, last), tokenizer, max_new_tokens)
         answers.append([decode(tokenizer, row) for row in answer.tolist()])
         last = join(query, answer)
         state = model.remember(last, state)
@@ -85,19 +90,32 @@ def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: S
     """
     if by not in BY:
         raise ValueError(f"by={by!r} is not known; choose one of {', '.join(BY)}")
+    return count(marks_of(model, full_history, dialogues, tokenizer, batch_size, arms), dialogues, seed=seed, by=by)
+
+
+def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer,
+             batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> dict[str, list[tuple[Probe, bool]]]:
+    """Each question about a told fact, and whether it was answered rightly, under every arm."""
     runs = [(arm.__name__, model, arm) for arm in arms]
     if full_history is not None:
         runs.append(("full_history", full_history, memory_on))
-    rows = []
+    marks = {name: [] for name, _, _ in runs}
     for name, which, arm in runs:
-        right, n = defaultdict(int), defaultdict(int)
         for first in range(0, len(dialogues), batch_size):
             some = dialogues[first : first + batch_size]
             for dialogue, answers in zip(some, run_freely(which, some, tokenizer, arm)):
-                for probe in dialogue.probes:
-                    if probe.kind == "recall":
-                        right[BY[by](probe)] += answer_is_right(probe, answers[probe.turn])
-                        n[BY[by](probe)] += 1
+                marks[name] += [(p, answer_is_right(p, answers[p.turn])) for p in dialogue.probes if p.kind == "recall"]
+    return marks
+
+
+def count(marks: dict[str, list[tuple[Probe, bool]]], dialogues: Sequence[Dialogue], *, seed: int, by: str) -> list[dict]:
+    """The rows of `recall_rows` from the marks of one run, which may be counted against each of BY."""
+    rows = []
+    for name, of_arm in marks.items():
+        right, n = defaultdict(int), defaultdict(int)
+        for probe, is_right in of_arm:
+            right[BY[by](probe)] += is_right
+            n[BY[by](probe)] += 1
         for at in sorted(n):
             low, high = wilson(right[at], n[at])
             rows.append({"arm": name, by: at, "recall": right[at] / n[at], "low": low, "high": high, "n": n[at], "seed": seed})

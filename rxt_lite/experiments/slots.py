@@ -56,18 +56,15 @@ from functools import cache
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from rxt_lite.config import PAD
 from rxt_lite.data.dialogues import Dialogue, Probe, World, answer_is_right, make_dialogues
-from rxt_lite.data.tokenizer import decode, encode_query
+from rxt_lite.data.tokenizer import decode
 from rxt_lite.data.world import ATTRIBUTES, facts_told
 from rxt_lite.experiments.probe import probe_rows, snapshots
-from rxt_lite.experiments.recall import Arm, memory_on, memory_reset
+from rxt_lite.experiments.recall import Arm, ask, memory_on, memory_reset
 from rxt_lite.experiments.trace import Trace, own_events, record
 from rxt_lite.models import RxT
 from rxt_lite.models.base import join
-from rxt_lite.models.generate import generate
 
 WRITTEN = 0.9  # cosine of a slot to itself before
 
@@ -89,9 +86,14 @@ def written(trace: Trace) -> Tensor:
     return trace.cosine < WRITTEN
 
 
+def entropy(shares: Tensor) -> Tensor:
+    """- sum of r log2 r over the last axis, in bits: (..., S) -> (...)."""
+    return -(shares * shares.clamp(min=1e-30).log2()).sum(-1)
+
+
 def read_entropy(trace: Trace) -> Tensor:
     """(N, L): bits, the mean over the tokens of each event."""
-    return torch.stack([-(r * r.clamp(min=1e-30).log2()).sum(-1).mean(-1) for r in trace.read])
+    return torch.stack([entropy(r).mean(-1) for r in trace.read])
 
 
 def contents(trace: Trace) -> list[Content]:
@@ -141,7 +143,7 @@ def use_rows(traces: Sequence[Trace]) -> list[dict]:
     """
     wrote = torch.cat([written(t) for t in traces]).float().mean(0)  # (L, S)
     read = torch.cat([r for t in traces for r in t.read], dim=1)  # (L, all tokens, S)
-    entropy = -(read * read.clamp(min=1e-30).log2()).sum(-1).mean(-1)  # (L)
+    of_layer = entropy(read).mean(-1)  # (L)
     gate = None if traces[0].gate is None else torch.cat([t.gate for t in traces]).mean(0)
     everything, rows = [c for t in traces for c in contents(t)], []
     for l in range(wrote.shape[0]):
@@ -151,7 +153,7 @@ def use_rows(traces: Sequence[Trace]) -> list[dict]:
             rows.append({"layer": l, "slot": s, "write_frequency": wrote[l, s].item(),
                          "lifetime": sum(c.lived for c in of) / ended if ended else None,
                          "reuse": sum(c.reuse for c in lived) / len(lived) if lived else None, "read": read[l, :, s].mean().item(),
-                         "read_entropy": entropy[l].item(), "gate": None if gate is None else gate[l, s].item(), "contents": len(of)})
+                         "read_entropy": of_layer[l].item(), "gate": None if gate is None else gate[l, s].item(), "contents": len(of)})
     return rows
 
 
@@ -218,15 +220,10 @@ def ask_facts(model: RxT, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, a
     The memory that is carried on is the model's own; `arm` (see `recall`) decides from which one the facts are asked.
     All dialogues run side by side and must have the same number of events.
     """
-    def answers(queries: Sequence[str], state) -> tuple[Tensor, Tensor]:
-        prompts = [torch.tensor(encode_query(tokenizer, query)) for query in queries]
-        query = pad_sequence(prompts, batch_first=True, padding_value=PAD).to(model.device)
-        return query, generate(model, query, state, max_new_tokens)
-
     state, finished = model.init_state(len(dialogues)), []
     alive: dict[tuple[int, str, str], tuple[str, list[bool]]] = {}  # (dialogue, attribute, entity) -> (value, right so far)
     for n in range(len(dialogues[0].events)):
-        last = join(*answers([d.events[n].query for d in dialogues], state))
+        last = join(*ask(model, [d.events[n].query for d in dialogues], state, tokenizer, max_new_tokens))
         state = model.remember(last, state)
         for b, dialogue in enumerate(dialogues):
             told = {(b, attribute, entity): (value, []) for attribute, entity, value in facts_told(dialogue.events[n].query)}
@@ -237,7 +234,7 @@ def ask_facts(model: RxT, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, a
             continue
         rows = torch.tensor([b for b, _, _ in alive], device=model.device)
         queries = [ATTRIBUTES[attribute].ask[0].format(e=entity) for _, attribute, entity in alive]
-        _, said = answers(queries, model.select(arm(model, state, last), rows))
+        _, said = ask(model, queries, model.select(arm(model, state, last), rows), tokenizer, max_new_tokens)
         for ((_, attribute, entity), (value, right)), answer in zip(alive.items(), said.tolist()):
             probe = Probe(turn=n, kind="recall", attribute=attribute, entity=entity, value=value)
             right.append(answer_is_right(probe, decode(tokenizer, answer)))

@@ -101,8 +101,9 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
     for seed in size.seeds:
         for plan, _, model, rows in trained(Path(folder), size, seed, only):
             torch.manual_seed(seed)
-            of_arm = {arm.__name__: overall(recall_rows(model, None, tests, tokenizer, seed=seed, arms=(arm,)), arm.__name__)
-                      for arm in (memory_on, memory_reset, last_event_only)}
+            arms = (memory_on, memory_reset, last_event_only)
+            asked = recall_rows(model, None, tests, tokenizer, seed=seed, arms=arms)
+            of_arm = {arm.__name__: overall(asked, arm.__name__) for arm in arms}
             right, n = of_arm["memory_on"]
             low, high = wilson(right, n)
             yield {"plan": plan, "seed": seed, "recall": right / n, "low": low, "high": high, "n": n,

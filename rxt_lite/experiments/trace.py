@@ -7,7 +7,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +73,10 @@ def watching(*modules: nn.Module) -> Iterator[dict[nn.Module, tuple]]:
     def note(module, args, kwargs, output):
         seen[module] = args, kwargs, output
 
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(note, with_kwargs=True))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ The RxT models use the mean of p_e over the tokens *that chose e* instead; the l
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -98,13 +98,10 @@ class Experts(nn.Module):
 def watch_routers(model: nn.Module) -> Iterator[list[Routing]]:
     """Inside the block, every decision of a router in `model` joins the list, layer after layer."""
     seen: list[Routing] = []
-    routers = [module for module in model.modules() if isinstance(module, Router)]
-    handles = [router.register_forward_hook(lambda _, __, routing: seen.append(routing)) for router in routers]
-    try:
+    with ExitStack() as hooks:
+        for router in (module for module in model.modules() if isinstance(module, Router)):
+            hooks.enter_context(router.register_forward_hook(lambda _, __, routing: seen.append(routing)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def load_of(routing: Routing, is_token: Tensor) -> Tensor:

@@ -106,9 +106,7 @@ def stand_in(model: RxT, encoded: Tensor, tokens: Tensor, reads: str) -> tuple[T
     encoded (L, B, N, T, D), tokens (B, N, T). All but "itself" hold the S empty slots, so that the first event has some to read.
     """
     if reads == "itself":
-        real = tokens != PAD
-        real = real | ~real.any(-1, keepdim=True)  # softmax over nothing is not a number
-        return encoded.flatten(1, 2), real.flatten(0, 1)
+        return encoded.flatten(1, 2), ~model.ignored(tokens.flatten(0, 1))
     if reads not in READS:
         raise ValueError(f"reads={reads!r} is not known; choose one of {', '.join(READS)}")
     empty = model.init_state(tokens.shape[0] * tokens.shape[1])  # (L, B N, S, D)

@@ -9,7 +9,7 @@ of them; with all weights 0 nothing is hooked. Padding is never counted, nor an 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -54,13 +54,13 @@ def watch_memory(model: EventModel) -> Iterator[Seen]:
     def routed(module, args, routing):
         seen.routings.append((routing, (tokens[0] != PAD).flatten()))
 
-    hooks = ((MemoryAttention, updated), (ResidualGate, gated), (torch.nn.Embedding, embedded), (Router, routed))
-    handles = [m.register_forward_hook(hook) for m in model.modules() for kind, hook in hooks if isinstance(m, kind)]
-    try:
+    watchers = ((MemoryAttention, updated), (ResidualGate, gated), (torch.nn.Embedding, embedded), (Router, routed))
+    with ExitStack() as hooks:
+        for module in model.modules():
+            for kind, watcher in watchers:
+                if isinstance(module, kind):
+                    hooks.enter_context(module.register_forward_hook(watcher))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def of_events(values: list[Tensor], batch: Batch) -> list[Tensor]:

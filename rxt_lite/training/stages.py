@@ -50,7 +50,7 @@ MEMORY_AWARE_PUBLISHED = replace(MEMORY_AWARE, name="memory-aware training, publ
 MEMORY_AWARE_DECODER = replace(MEMORY_AWARE_PUBLISHED, name="memory-aware training, published: decoder", steps=400,
                                learns=("embedding", "decoder", "norm_head", "head"))
 MEMORY_AWARE_MEMORY = replace(MEMORY_AWARE_DECODER, name="memory-aware training, published: decoder and memory",
-                              learns=("embedding", "decoder", "norm_head", "head", "memory."))
+                              learns=(*MEMORY_AWARE_DECODER.learns, "memory."))
 
 STAGES = {
     "joint_lm": JOINT_LM,
