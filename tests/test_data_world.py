@@ -135,12 +135,12 @@ def test_the_oracle_agrees_whichever_knob_is_turned(world):
 
 # ------------------------------------------------------------------------------------------------- same bytes
 BYTES = {
-    "easy": "89be736c5d927318d7875f9d7ec8854a5428ae640e9ca6a35402f8d3a1413a1a",
-    "base": "8660f0cf0667d8f2796d3c169647e230cf98a06e194361c873e435086b65d2e1",
-    "long": "bcc56a1bd127c3f44cb04699a75f63de78b037cb897b28f2d494b272edf8ca07",
-    "overwrite": "5ca5eb2d7de995d91f0bdcfd09dffe45b749c0d709add4eb46a95a14403eab0b",
-    "long_range": "973ae70e5d8a81a31765669db330c10bbc8db9298b80c15124c38169d4818457",
-    "hard": "cf17cf34af2605556495a901c29cc703b1c3885b57fe4f578c72f06a16a9ddf9",
+    "easy": "6ba21a4ee625649212d4b5e143044ba97e9e17f64d8815216316e9489b09cdb7",
+    "base": "44e1507c1226e87f331923923f747d3111ec8c623cb4cfa749be157e53940715",
+    "long": "7a7535b4d60b8504e5dea91634fe552aa11c1cbb239265008edb19e0392aa0e3",
+    "overwrite": "99da6e4df4b047a7c17da9bc72727f03923ca2ada31da9eef7cfdd924fd82029",
+    "long_range": "038bd9307fed65648dab97b0af2756221412efd3b6655022a9b06e8abb122670",
+    "hard": "e74e69370041f8c79225f4e3af52f6040809c9f27f4ed94fa2f386639dac7261",
 }
 
 
@@ -213,7 +213,7 @@ def test_every_planned_question_is_asked(preset):
     far = PRESETS[preset].n_far
     for dialogue in make_dialogues(preset, 300):
         assert len(dialogue.events) == PRESETS[preset].turns
-        assert sum(p.kind == "recall" for p in dialogue.probes) == PRESETS[preset].probes + far
+        assert len(dialogue.probes) == PRESETS[preset].probes + far
 
 
 def test_shares_are_what_the_knobs_say():
@@ -223,8 +223,19 @@ def test_shares_are_what_the_knobs_say():
     assert sum(p.writes == 2 for p in recall) / len(recall) == pytest.approx(0.15, abs=0.015)
     assert 2 < sum(p.stored for p in recall) / len(recall) < 4
     changed = [p for d in make_dialogues("base", 100, split="test_overwrite") for p in d.probes if p.kind == "recall"]
-    assert len(changed) == 200 and all(p.stale for p in changed)
+    assert 160 < len(changed) < 190 and all(p.stale for p in changed)
     assert len(make_dialogue("base", split="test_long").events) == 18
+
+
+def test_no_turn_gives_away_whether_there_is_an_answer():
+    for preset in ("base", "long", "overwrite"):
+        asked, unknown = Counter(), Counter()
+        for probe in (p for d in make_dialogues(preset, 3000, seed=2) for p in d.probes):
+            asked[probe.turn] += 1
+            unknown[probe.turn] += probe.kind == "unknown"
+        share = PRESETS[preset].unknowns
+        for turn, n in asked.items():
+            assert abs(unknown[turn] - share * n) < 4 * (share * (1 - share) * n) ** 0.5 + 1, (preset, turn)
 
 
 def test_long_range_asks_about_the_first_story_after_eight_turns_about_others():
@@ -232,7 +243,7 @@ def test_long_range_asks_about_the_first_story_after_eight_turns_about_others():
         far = [p for p in dialogue.probes if p.turn >= 10]
         middle = {fact[1] for event in dialogue.events[2:10]
                   for fact in facts_in(event.answer if event.query.endswith("?") else event.query)}
-        assert len(far) == 2 and all(p.distance > 8 for p in far)
+        assert len(far) == 2 and all(p.distance > 8 for p in far if p.kind == "recall")
         assert middle and not middle & {p.entity for p in far}
 
 
@@ -332,7 +343,7 @@ def test_a_row_of_a_single_event_needs_no_other_columns():
 # ------------------------------------------------------------------------------------------------- bad input
 @pytest.mark.parametrize("wrong, says", [
     (dict(turns=1), "turns=1"), (dict(people=25), "people=25"), (dict(templates=4), "templates=4"),
-    (dict(probes=5), "probes=5"), (dict(overwrites=1.5), "overwrites=1.5"), (dict(unknowns=1), "unknowns=1"),
+    (dict(probes=5), "probes=5"), (dict(overwrites=1.5), "overwrites=1.5"), (dict(unknowns=1.1), "unknowns=1.1"),
     (dict(distance=9), "distance=9"), (dict(people=0, objects=0), "0 people and 0 objects"),
     (dict(gap=4, people=1), "at least 2 people"), (dict(overwrites=1, probes=4), "probes=4"),
 ])

@@ -10,7 +10,8 @@
 A turn is one event: it tells facts, asks for one, asks for one that was never told, or chats. Facts stand in
 the *query*, so the truth stays exact when a model's own answers go into its memory. Values are drawn uniformly
 and independently, so that without memory nobody does better than 1 / options. The questions are planned first
-(when told, when asked), because filling turns at random makes nearly all distances short.
+(when told, when asked), because filling turns at random makes nearly all distances short. A question about what was
+never told is a planned one whose telling is left out, so that no turn gives away whether there is an answer.
 """
 import random
 import re
@@ -89,9 +90,9 @@ class World:
     people, objects how many of each the dialogue speaks about
     cast            how many of the names, and of the things, it may draw them from: the first so many of each list
     templates       ways to say each thing, 1 to 3
-    probes          planned questions about told facts; each fact is asked at most once
+    probes          planned questions, each about another fact
     overwrites      share of the planned facts that change once before they are asked
-    unknowns        share of the questions that ask what was never told
+    unknowns        share of the questions whose fact is never told, the same in every turn
     chatter         share of the turns left over that chat; the others tell facts that nobody asks for
     facts_per_tell  facts told together in one turn
     ack_repeats     the answer to a telling repeats the facts, so that they are seen twice
@@ -122,8 +123,6 @@ class World:
         _check("facts_per_tell", self.facts_per_tell, 1, 4)
         for name in ("overwrites", "unknowns", "chatter"):
             _check(name, getattr(self, name), 0, 1)
-        if self.unknowns == 1:
-            raise ValueError("unknowns=1 leaves no question with an answer; use a share below 1")
         if self.gap:
             _check("gap", self.gap, 2, self.turns - 2)
             if min(self.people, self.objects) < 2:
@@ -165,7 +164,7 @@ PRESETS = {
 def _for_split(world: World, split: str, step: int) -> World:
     """The world with the knobs that a split turns; `step` runs through the distances of test_distance."""
     if split == "test_distance":
-        return replace(world, probes=1, overwrites=0, gap=0, distance=step + 1)
+        return replace(world, probes=1, overwrites=0, unknowns=0, gap=0, distance=step + 1)
     if split == "test_overwrite":
         turns = max(world.turns, 3)
         return replace(world, turns=turns, probes=max(1, min(world.probes, turns // 4)), overwrites=1, gap=0,
@@ -212,6 +211,8 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
     near, far = _keys(world, dice)
     for plan in plans:
         plan.key = (far if plan.far else near).pop()
+        if dice.random() < world.unknowns:
+            plan.writes = []
         plan.values = _values_of(plan, dice, split, near)
     acts = [_Turn() for _ in range(world.turns)]
     for plan in plans:
@@ -263,9 +264,9 @@ class Dice:
 # -- the plan: when each asked fact is written and asked
 @dataclass
 class _Plan:
-    """A fact that will be asked: when it is written (twice when it changes), when it is asked, then what it is."""
+    """A fact that will be asked: when it is written, when it is asked, then what it is."""
 
-    writes: list[int]
+    writes: list[int]                                                    # two when it changes, none when it is never told
     ask: int
     far: bool = False                                                    # told before the gap, asked after it
     key: Key = ("", "")
@@ -341,7 +342,7 @@ def _keys_of(entities: list[str]) -> list[Key]:
 
 
 def _values_of(plan: _Plan, dice: Dice, split: str, others: list[Key]) -> list[str]:
-    """A value for each write of the plan, the true one last."""
+    """A value for each write of the plan, the true one last; one value, which nobody tells, where there is no write."""
     values = _values(*plan.key, split == "test_combo")
     if split == "test_distance":                                         # nothing else may show the value
         entities = {entity for _, entity in others}
@@ -357,12 +358,12 @@ class _Turn:
     """What one turn does: tells facts (attribute, entity, value, is it a change), asks, or (neither) chats."""
 
     tells: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    asks: "_Plan | Key | None" = None                                    # a bare key was never told
+    asks: _Plan | None = None
 
 
 def _fill(world: World, dice: Dice, acts: list[_Turn], plans: list[_Plan], near: list[Key], far: list[Key]) -> None:
-    """Give the free turns unanswerable questions, chatter, and facts that nobody asks for."""
-    asked = {(plan.key[0], plan.values[-1]) for plan in plans}
+    """Give the free turns chatter and facts that nobody asks for."""
+    asked = {(plan.key[0], plan.values[-1]) for plan in plans if plan.writes}
     before = world.turns - world.gap - world.n_far if world.gap else 0
     keys = [far if world.gap and turn < before else near for turn in range(world.turns)]
 
@@ -371,13 +372,9 @@ def _fill(world: World, dice: Dice, acts: list[_Turn], plans: list[_Plan], near:
         values = [v for v in _values(attribute, entity, False) if (attribute, v) not in asked]
         acts[turn].tells.append((attribute, entity, dice.pick(values), False))
 
-    free = dice.some([t for t, turn in enumerate(acts) if not turn.tells and turn.asks is None])
-    unknowns = dice.count(len(plans), world.unknowns / (1 - world.unknowns))
-    for turn in free:
-        if unknowns and keys[turn]:
-            unknowns -= 1
-            acts[turn].asks = keys[turn].pop()
-        elif dice.random() >= world.chatter and keys[turn]:
+    free = [t for t, turn in enumerate(acts) if not turn.tells and turn.asks is None]
+    for turn in dice.some(free):
+        if dice.random() >= world.chatter and keys[turn]:
             tell_something(turn)
     for turn, act in enumerate(acts):
         while act.tells and len(act.tells) < world.facts_per_tell and keys[turn]:
@@ -394,10 +391,9 @@ def _speak(world: World, dice: Dice, turn: _Turn) -> Event:
         return Event(query, dice.pick(ACKNOWLEDGEMENTS[:world.templates]))
     if turn.asks is None:
         return Event(*dice.pick(CHATTER[:world.templates * len(CHATTER) // LEVELS]))
-    known = isinstance(turn.asks, _Plan)
-    name, entity = turn.asks.key if known else turn.asks
+    name, entity = turn.asks.key
     query = dice.pick(ATTRIBUTES[name].ask[:world.templates]).format(e=entity)
-    return Event(query, ATTRIBUTES[name].answer.format(e=entity, v=turn.asks.values[-1]) if known else REFUSAL)
+    return Event(query, ATTRIBUTES[name].answer.format(e=entity, v=turn.asks.values[-1]) if turn.asks.writes else REFUSAL)
 
 
 def _probes(acts: list[_Turn], events: Sequence[Event], split: str) -> tuple[Probe, ...]:
@@ -405,9 +401,9 @@ def _probes(acts: list[_Turn], events: Sequence[Event], split: str) -> tuple[Pro
     stored, probes = set(), []
     for turn, act in enumerate(acts):
         stored.update(fact[:2] for fact in act.tells)
-        if act.asks is None:
+        plan = act.asks
+        if plan is None:
             continue
-        plan = act.asks if isinstance(act.asks, _Plan) else _Plan([], turn, key=act.asks)
         name, entity = plan.key
         common = dict(turn=turn, attribute=name, entity=entity, stored=len(stored),
                       options=len(ATTRIBUTES[name].values if split == "test_combo" else _values(name, entity, False)))
