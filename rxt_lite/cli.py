@@ -366,5 +366,17 @@ def presets(as_json: Json = False) -> None:
     show(rows, as_json)
 
 
+@app.command("export-web")
+def web(
+    checkpoint: Annotated[Path, typer.Argument(help="folder of a saved RxT, for example RUN/rxt")],
+    out: Annotated[Path, typer.Option(help="folder for the files that the live page reads")],
+) -> None:
+    """Write a trained RxT for the browser: float16 weights, tokenizer, shape, and a reference conversation from PyTorch."""
+    from rxt_lite.widgets.export import export_web
+
+    with clear_errors():
+        show([{"file": str(file), "bytes": file.stat().st_size} for file in export_web(checkpoint, out)], as_json=False)
+
+
 if __name__ == "__main__":
     app()
