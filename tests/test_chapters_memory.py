@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_chapters import cells, published, run, verdict
 
-from rxt_lite.config import BOOK, MINI_100M, NANO_12M
+from rxt_lite.config import BOOK, MINI_100M, NANO_12M, PAD
+from rxt_lite.models import RxT
 
 
 # ------------------------------------------------------------------------------------------------ Short-term memory
@@ -226,6 +227,111 @@ def test_published_solutions_of_the_reading_pass(reading, capsys):
     for function, check in (("saved", "check_saved"), ("read", "check_read")):
         solved = run([published("memory-cross-attention", function)], **{name: reading[name] for name in ("math", "rotate")})
         assert verdict(capsys, reading[check], solved[function]) == "right\n"
+
+
+# ------------------------------------------------------------------------------------------------ The memory encoder
+@pytest.fixture(scope="module")
+def encoding():
+    torch.manual_seed(0)
+    names = {"torch": torch, "replace": replace, "BOOK": BOOK, "PAD": PAD, "model": RxT(BOOK).eval()}
+    return run([cells("memory-encoder")["checks"]], **names)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (None, "no answer yet"),
+        ((4, 2), "right"),
+        ((5.33, 0), "looking back"),
+        ((16, 8), "divide by the sum"),
+        ((2, 4), "this is what Lucy"),
+        ((2, 2), "belongs to Lucy"),
+        ((8, 0), "not the best one alone"),
+        ((1, 1), "not right"),
+    ],
+)
+def test_check_of_what_has_takes_home(encoding, capsys, answer, says):
+    assert says in verdict(capsys, encoding["check_has"], answer)
+
+
+def columns(tokens):
+    return (tokens != PAD)[:, None].expand(-1, tokens.shape[1], -1)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda tokens: None, "no answer yet"),
+        (columns, "right"),
+        (lambda tokens: columns(tokens).float(), "True and False"),
+        (lambda tokens: tokens != PAD, "for every pair"),
+        (lambda tokens: columns(tokens)[0], "the shape is (B, T, T)"),
+        (lambda tokens: ~columns(tokens), "upside down"),
+        (lambda tokens: torch.ones_like(columns(tokens)), "hides nothing"),
+        (lambda tokens: columns(tokens).transpose(1, 2), "changed places"),
+        (lambda tokens: columns(tokens).tril(), "that is causal"),
+        (lambda tokens: columns(tokens) & columns(tokens).transpose(1, 2), "softmax over nothing"),
+        (lambda tokens: columns(tokens).triu(), "not right"),
+    ],
+)
+def test_check_of_who_may_look_at_whom(encoding, capsys, answer, says):
+    assert says in verdict(capsys, encoding["check_mask"], answer)
+
+
+def encoder_macs(c, T, *, layers=True, maps=4, looks=2, feed=3, head=False, factor=1):
+    D = c.d_model
+    one = maps * T * D * D + looks * T * T * D + feed * T * D * c.d_ff
+    return factor * one * (c.n_layers if layers else 1) + (T * D * c.vocab_size if head else 0)
+
+
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        ({}, "right"),
+        ({"layers": False}, "that is one layer"),
+        ({"factor": 2}, "those are operations"),
+        ({"looks": 1}, "queries with keys, and shares with values"),
+        ({"maps": 3}, "four maps"),
+        ({"feed": 2}, "2 F wide"),
+        ({"looks": 0}, "T times T of them"),
+        ({"feed": 0}, "feed-forward part is missing"),
+        ({"head": True}, "no head of V scores"),
+        ({"maps": 9}, "is not right"),
+    ],
+)
+def test_check_of_the_encoders_cost(encoding, capsys, how, says):
+    assert says in verdict(capsys, encoding["check_count"], lambda c, T: encoder_macs(c, T, **how))
+
+
+def test_check_of_the_encoders_cost_knows_no_answer(encoding, capsys):
+    assert "no answer yet" in verdict(capsys, encoding["check_count"], lambda c, T: None)
+
+
+def in_one_pass(model, events):
+    return model.encode(events.flatten(0, 1)).unflatten(1, events.shape[:2])
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda model, events: None, "no answer yet"),
+        (in_one_pass, "right"),
+        (lambda model, events: in_one_pass(model, events)[-1], "that is one layer"),
+        (lambda model, events: model.encode(events[:, 0]), "the shape is (L, B, N, T, D)"),
+        (lambda model, events: [1], "yours is <class 'list'>"),
+        (lambda model, events: model.encode(events.flatten(1, 2)).unflatten(2, events.shape[1:]), "they look at each other"),
+        (lambda model, events: model.encode(events.flatten(0, 1)).unflatten(1, (2, 3)).transpose(1, 2), "changed places"),
+        (lambda model, events: in_one_pass(model, events) + 1, "not right"),
+    ],
+)
+def test_check_of_all_events_at_once(encoding, capsys, answer, says):
+    assert says in verdict(capsys, encoding["check_encode_all"], answer)
+
+
+def test_published_solutions_of_the_encoder_pass(encoding, capsys):
+    for function, check in (("may_look", "check_mask"), ("count", "check_count"), ("encode_all", "check_encode_all")):
+        solved = run([published("memory-encoder", function)], PAD=PAD)
+        assert verdict(capsys, encoding[check], solved[function]) == "right\n"
 
 
 # --------------------------------------------------------------------------------------------------- Residual gates
