@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from rxt_lite.grading.cli import grade_command, lab_app
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Train, question and measure a Reactive Transformer: a model that answers from a fixed-size memory.")
 
@@ -376,6 +378,10 @@ def web(
 
     with clear_errors():
         show([{"file": str(file), "bytes": file.stat().st_size} for file in export_web(checkpoint, out)], as_json=False)
+
+
+app.add_typer(lab_app, name="lab")
+app.command("grade")(grade_command)
 
 
 if __name__ == "__main__":
