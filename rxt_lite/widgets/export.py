@@ -31,6 +31,7 @@ from rxt_lite.models import RxT
 from rxt_lite.models.base import EventModel, join
 from rxt_lite.models.checkpoint import load, read_card
 from rxt_lite.models.generate import converse
+from rxt_lite.models.memory_file import identity
 
 FORMAT = 1
 ANSWER = 12  # tokens an answer may have, as in the experiments on recall
@@ -124,11 +125,19 @@ def export_web(checkpoint: Path | str, out: Path | str) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("model.*.safetensors"):
         old.unlink()
-    written = [write_weights(model, out)]
-    about = {"format": FORMAT, "model": "RxT", "config": asdict(model.config), "card": about["card"], "answer_tokens": ANSWER,
-             "weights": {"file": written[0].name, "bytes": written[0].stat().st_size}, "world": world()}
-    written += [write_json(about, out / "config.json"), Path(shutil.copy(checkpoint / "tokenizer.json", out))]
-    return written + write_reference(rounded(model), tokenizer, out)
+    weights, twin = write_weights(model, out), rounded(model)
+    about = {**description(twin), "card": about["card"], "weights": {"file": weights.name, "bytes": weights.stat().st_size}}
+    written = [weights, write_json(about, out / "config.json"), Path(shutil.copy(checkpoint / "tokenizer.json", out))]
+    written += write_reference(twin, tokenizer, out)
+    for file in written:  # safetensors are written for their owner alone; a web server is somebody else
+        file.chmod(0o644)
+    return written
+
+
+def description(model: RxT) -> dict:
+    """What the front end must know of a model, beside its weights. `identity` goes into the files of its memories."""
+    return {"format": FORMAT, "model": "RxT", "config": asdict(model.config), "answer_tokens": ANSWER, "world": world(),
+            "identity": identity(model)}
 
 
 def write_weights(model: RxT, out: Path) -> Path:

@@ -1,6 +1,6 @@
 // The engine in the page: fetches a model, answers and remembers. `kernel-engine.mjs` does the same with Python's model.
 //
-//   about                                        { config, answer_tokens, world, ... } and what the status line says
+//   about, parameters, name                      { config, answer_tokens, world, ... }, and what the status line says
 //   start                                        the memory before anything was said
 //   query(text)                                  ids, or one kind sentence why not
 //   answer(ids, memory, onToken)                 { ids, text, read }         reads the memory
@@ -21,6 +21,16 @@ function breather() {
     await new Promise((resume) => setTimeout(resume));
     since = performance.now();
   };
+}
+
+/** Ids of [BOS] [Q] text [A], or one kind sentence why not. */
+export function checkedQuery(text, { about, tokenizer }) {
+  const ids = tokenizer.query(text), window = about.config.max_len;
+  if (ids.length === 3) throw new Error("the message is empty; say something, or pick a message below");
+  if (ids.length >= window) {
+    throw new Error(`the message has ${ids.length} tokens, and one event holds ${window} with its answer; say it in fewer words`);
+  }
+  return ids;
 }
 
 export function mostLikely(logits) {
@@ -52,7 +62,7 @@ async function fetchJson(url) {
 
 export class LocalEngine {
   constructor(about, tokenizer, model) {
-    Object.assign(this, { about, tokenizer, model, start: model.start, name: model.algebra.name });
+    Object.assign(this, { about, tokenizer, model, start: model.start, parameters: model.parameters, name: model.algebra.name });
   }
 
   /** The model that `rxt-lite export-web` wrote into the folder `base` (ends with a slash). */
@@ -78,12 +88,7 @@ export class LocalEngine {
   }
 
   query(text) {
-    const ids = this.tokenizer.query(text), window = this.about.config.max_len;
-    if (ids.length === 3) throw new Error("the message is empty; say something, or pick a message below");
-    if (ids.length >= window) {
-      throw new Error(`the message has ${ids.length} tokens, and one event holds ${window} with its answer; say it in fewer words`);
-    }
-    return ids;
+    return checkedQuery(text, this);
   }
 
   /** Greedy answer to the query `ids`. `read`: L times (tokens fed, S); the last token is said, never fed. */

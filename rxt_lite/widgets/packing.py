@@ -1,0 +1,33 @@
+"""Arrays for a page: a byte a number with one scale, as base64. A picture needs no more."""
+
+import base64
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from rxt_lite.config import ModelConfig
+from rxt_lite.data.tokenizer import decode
+from rxt_lite.experiments.trace import Trace
+
+
+def packed(values: Tensor) -> dict:
+    """{"scale", "data"}: scale is the largest size, and bytes from -127 to 127 are parts of it; off by scale / 254 at most."""
+    scale = values.abs().max().item() or 1.0
+    return {"scale": scale, "data": base64.b64encode((values / scale * 127).round().to(torch.int8).numpy().tobytes()).decode()}
+
+
+def labels(tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
+    """Each token (T) as a word to write beside a row."""
+    return [tokenizer.decode([t], skip_special_tokens=False).strip() or "␣" for t in tokens.tolist()]
+
+
+def packed_trace(trace: Trace, config: ModelConfig, tokenizer: Tokenizer) -> dict:
+    """A recorded conversation for `unpackedTrace` in js/packed.mjs."""
+    events = []
+    for n, tokens in enumerate(trace.tokens):
+        event = {"label": decode(tokenizer, tokens.tolist()), "labels": labels(tokens, tokenizer), "memory": packed(trace.slots[n + 1]),
+                 "gate": None if trace.gate is None else packed(trace.gate[n])}
+        events.append({**event, "write": packed(trace.write[n]), "read": packed(trace.read[n])})
+    shape = {"n_layers": config.n_layers, "n_slots": config.n_slots, "d_model": config.d_model}
+    return {"config": shape, "start": packed(trace.slots[0]), "events": events}
