@@ -56,10 +56,9 @@ class Rewound:
 
     def __call__(self, prompt: Tensor, answer: Tensor) -> Tensor:
         cache = self.cache
-        used, length = cache.used, cache.length
+        used = cache.used
         chosen = say(self.model, cache, prompt, answer)
-        cache.is_token[:, used:] = False
-        cache.used, cache.length = used, length
+        cache.used = used
         return chosen
 
 

@@ -2,8 +2,8 @@
 
     N(x) = x / sqrt(mean(x^2) + eps) * w          eps = 2^-23, as torch.nn.RMSNorm for float32
 
-Source: Zhang and Sennrich, arXiv 1910.07467. Written out because torch's own takes 2.5 times as long
-on a CPU (`F.rms_norm` is not fused there), a tenth of a training step.
+Source: Zhang and Sennrich, arXiv 1910.07467. Written out because torch's own takes longer on a CPU, where
+`F.rms_norm` is not fused. The mean square comes from the norm, |x|^2 / D: one pass, and one operation less.
 """
 
 import torch
@@ -27,8 +27,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # squares need its range under autocast
-        square = torch.linalg.vecdot(wide, wide).unsqueeze(-1)
-        scale = torch.rsqrt(torch.add(self.tiny, square, alpha=1 / x.shape[-1]))
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # (..., 1)
+        scale = torch.addcmul(self.tiny, norm, norm, value=1 / x.shape[-1]).rsqrt()
         device = x.device.type  # under autocast the maps that follow want the low precision: round once, not in each of them
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         return (wide * scale * self.weight).to(dtype)

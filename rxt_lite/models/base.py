@@ -42,31 +42,38 @@ class Cache:
     `kept` is whatever the model computes once per event (the slots' keys and values). Room for
     `capacity` tokens is taken at the start; attention runs over the used part only.
 
-    Shapes: keys, values (decoder layers, B, kv heads, capacity, K); is_token (B, capacity); length (B).
+    Shapes: keys, values (decoder layers, B, kv heads, capacity, K); is_token (B, capacity).
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor, kept: Any = None):
         shape = (config.n_decoder_layers, batch_size, config.heads("self")[1], capacity, config.d_head)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
-        self.is_token = torch.zeros(batch_size, capacity, dtype=torch.bool, device=like.device)
-        self.length = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        self.is_token = torch.ones(batch_size, capacity, dtype=torch.bool, device=like.device)
         self.used = 0  # columns in use: the same for all rows, some of them padding
         self.ragged = False  # True once any row has been padded
         self.kept = kept
 
+    @property
+    def length(self) -> Tensor:
+        """How many tokens each row has, (B)."""
+        return self.is_token[:, : self.used].sum(1)
+
     def admit(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Make room for `tokens` (B, T); returns their positions (B, T) and the mask (B, T, used) or None."""
-        T, is_token, first = tokens.shape[1], tokens != PAD, self.used == 0
-        if self.used + T > self.is_token.shape[1]:
-            raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {self.used} used; {T} more do not fit")
-        count = is_token.cumsum(1)  # (B, T)
-        positions = (self.length[:, None] + count - 1).clamp(min=0)  # a padded place repeats its neighbour's position
-        self.is_token[:, self.used : self.used + T] = is_token
-        self.length, self.used = self.length + count[:, -1], self.used + T
-        self.ragged = self.ragged or not bool(is_token.all())
-        if first or (T == 1 and not self.ragged):  # plain causal: right padding comes after every token that matters
+        """Make room for `tokens` (B, T); returns their positions (B, T), or (1, T) where no row is padded, and the
+        mask (B or 1, T, used), or None for plain causal: what is decided here, the layers need not ask."""
+        T, start, is_token = tokens.shape[1], self.used, tokens != PAD
+        if start + T > self.is_token.shape[1]:
+            raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {start} used; {T} more do not fit")
+        self.is_token[:, start : start + T] = is_token
+        self.used, self.ragged = start + T, self.ragged or not bool(is_token.all())
+        if self.ragged:
+            count = self.is_token[:, : self.used].cumsum(1)[:, start:]
+            positions = (count - 1).clamp(min=0)  # a padded place repeats its neighbour's position
+        else:
+            positions = torch.arange(start, self.used, device=tokens.device).unsqueeze(0)
+        if start == 0 or (T == 1 and not self.ragged):  # right padding comes after every token that matters
             return positions, None
-        earlier = torch.ones(T, self.used, dtype=torch.bool, device=tokens.device).tril(self.used - T)
+        earlier = torch.ones(T, self.used, dtype=torch.bool, device=tokens.device).tril(start)
         return positions, earlier & self.is_token[:, None, : self.used]
 
     def layer(self, index: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
