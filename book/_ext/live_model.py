@@ -12,21 +12,19 @@ from pathlib import Path
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
-import rxt_lite
 from rxt_lite.widgets.page import MODULE, STYLE, live_html, write_assets
 
-SHIPPED = Path(rxt_lite.__file__).parent / "checkpoints" / "book" / "rxt"
 recorded = cache(live_html)
 
 
 class LiveModel(Directive):
     def run(self):
-        return [nodes.raw("", recorded(SHIPPED), format="html")]
+        return [nodes.raw("", recorded(), format="html")]
 
 
 def write_files(app):
     if app.builder.format == "html":
-        write_assets(SHIPPED, assets(app))
+        write_assets(assets(app))
 
 
 def assets(app) -> Path:

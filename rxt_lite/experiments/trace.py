@@ -80,15 +80,15 @@ def watching(*modules: nn.Module) -> Iterator[dict[nn.Module, tuple]]:
 
 
 @torch.no_grad()
-def record(model: RxT, events: Sequence[Tensor]) -> Trace:
-    """Run finished events, each (1, T), through `model` from an empty memory, and write down what happens to the slots.
+def record(model: RxT, events: Sequence[Tensor], stm: Tensor | None = None) -> Trace:
+    """Run finished events, each (1, T), through `model` and write down what happens to the slots; from an empty memory if not from `stm`.
 
     The model does what it always does, `model(tokens, stm)` and `model.remember(tokens, stm)`; hooks look on.
     """
     memory, first = model.memory, model.config.stateless_before
     readers = model.decoder[first : first + model.config.n_layers]
     numbered = memory.gate.kind not in ("none", "replace")
-    stm = model.init_state(1)
+    stm = model.init_state(1) if stm is None else stm
     slots, gate, write, read = [stm], [], [], []
     for tokens in events:
         with watching(memory.attention, memory.gate, *(layer.norm_memory for layer in readers)) as seen:

@@ -17,6 +17,7 @@ from rxt_lite.widgets.bundle import bundle, style
 from rxt_lite.widgets.export import check_profile, export_web, reference, rounded
 from rxt_lite.widgets.packing import packed_trace
 
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "book" / "rxt"  # the model that answers on pages
 MODULE, STYLE = "rxt-widgets.mjs", "rxt-widgets.css"
 
 
@@ -33,11 +34,11 @@ def table(caption: str, rows: Sequence[dict]) -> str:
 
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
     body = "".join(f"<tr>{''.join(f'<td>{cell(value)}</td>' for value in row.values())}</tr>" for row in rows)
-    return (f'<div class="rxt-scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="rxt-table">'
+    return (f'<div class="rxt-scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table class="rxt-table">'
             f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
 
 
-def live_html(checkpoint: Path | str) -> str:
+def live_html(checkpoint: Path | str = SHIPPED) -> str:
     """The live page of a saved model: a conversation that was recorded when the book was built, to be replaced by a live one."""
     model, tokenizer = load(checkpoint), load_tokenizer(Path(checkpoint) / "tokenizer.json")
     check_profile(model)
@@ -52,7 +53,7 @@ def live_html(checkpoint: Path | str) -> str:
     return mount("LiveRxT", traits, f'<p class="rxt-note">{why}</p><div class="rxt-prepared">{lines}</div>')
 
 
-def write_assets(checkpoint: Path | str, out: Path) -> None:
+def write_assets(out: Path, checkpoint: Path | str = SHIPPED) -> None:
     """Everything that pages with widgets load, into the folder `out`: module, style, and the exported model beside them."""
     export_web(checkpoint, out)
     (out / MODULE).write_text(bundle(), encoding="utf-8")

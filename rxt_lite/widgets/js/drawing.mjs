@@ -14,8 +14,12 @@ export function h(tag, properties = {}, ...children) {
 export const button = (text, onclick, properties = {}) => h("button", { type: "button", onclick, ...properties }, text);
 export const folded = (summary, ...children) => h("details", {}, h("summary", {}, summary), ...children);
 
-/** A box that scrolls sideways and can be reached without a mouse. */
-export const scrolling = (label, child) => h("div", { class: "rxt-scroll", tabindex: 0, role: "region", "aria-label": label }, child);
+/** A table under its title, in a box of its own that scrolls sideways and can be reached without a mouse. */
+function titled(caption, kind, head, rows) {
+  const table = h("table", { class: kind, "aria-label": caption }, h("thead", {}, head), h("tbody", {}, rows));
+  const box = h("div", { class: "rxt-scroll", tabindex: 0, role: "group", "aria-label": caption }, table);
+  return h("div", {}, h("p", { class: "rxt-title rxt-caption" }, caption), box);
+}
 
 /** Some of these, one of them chosen: radio buttons in a group with a name. */
 export function choice(legend, name, options, chosen, onchange) {
@@ -32,17 +36,16 @@ export function grid({ caption, corner = "", columns, rows }) {
   const cell = ({ share, text, mark }) =>
     h("td", { style: `--share: ${share.toFixed(3)}`, title: text }, mark ? h("span", { "aria-hidden": true }, mark) : null,
       h("span", { class: "rxt-heard" }, text));
-  const head = h("tr", {}, h("th", { scope: "col" }, corner), columns.map((text) => h("th", { scope: "col" }, h("span", {}, text))));
-  const body = rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.head), row.cells.map(cell)));
-  const table = h("table", { class: "rxt-grid" }, h("caption", {}, caption), h("thead", {}, head), h("tbody", {}, body));
-  return scrolling(caption, table);
+  const name = (text) => h("th", { scope: "col", class: text.length > 2 ? "rxt-upright" : null }, h("span", {}, text));
+  const head = h("tr", {}, h("th", { scope: "col" }, corner), columns.map(name));
+  return titled(caption, "rxt-grid", head, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, row.head), row.cells.map(cell))));
 }
 
 /** A plain table of texts and numbers. */
 export function plainTable(caption, columns, rows) {
   const head = h("tr", {}, columns.map((text) => h("th", { scope: "col" }, text)));
-  const body = rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((text) => h("td", {}, text))));
-  return scrolling(caption, h("table", { class: "rxt-table" }, h("caption", {}, caption), h("thead", {}, head), h("tbody", {}, body)));
+  return titled(caption, "rxt-table", head,
+    rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((text) => h("td", {}, text)))));
 }
 
 const BELOW = [33, 102, 172], NONE = [247, 247, 247], ABOVE = [179, 88, 6]; // blue and orange: told apart by all eyes

@@ -22,7 +22,7 @@ export class Lab {
     this.result = h("div", { class: "rxt-result", "aria-live": "polite" });
     this.holds = h("div", {}, this.holding());
     const act = (name, action) => button(name, () => live.act(name, action));
-    this.element = h("section", { class: "rxt-lab", "aria-label": "Experiments" }, h("h3", {}, "Experiments"),
+    this.element = h("div", { role: "group", class: "rxt-lab", "aria-label": "Experiments" }, h("p", { class: "rxt-head3" }, "Experiments"),
       h("div", { class: "rxt-groups" },
         group("Empty a slot", h("p", {}, "Put one slot of the chosen layer back to what it was before anything was said."),
           this.slot, act("Empty it", () => this.lesion()), act("Try every slot", () => this.tryEverySlot())),

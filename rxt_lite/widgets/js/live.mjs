@@ -40,8 +40,8 @@ export class Live {
     this.labPlace = h("div", {});
     root.replaceChildren(this.head, this.tour.element,
       h("div", { class: "rxt-columns" },
-        h("section", { "aria-label": "Chat" }, h("h3", {}, "Chat"), this.tabs, this.chat.element, this.facts),
-        h("section", { "aria-label": "Memory" }, h("h3", {}, "Memory"), this.view)),
+        h("div", { role: "group", "aria-label": "Chat" }, h("p", { class: "rxt-head3" }, "Chat"), this.tabs, this.chat.element, this.facts),
+        h("div", { role: "group", "aria-label": "Memory" }, h("p", { class: "rxt-head3" }, "Memory"), this.view)),
       this.cost, this.labPlace);
     this.tell("Nothing is loaded yet. What you see was recorded.");
     if (prepared) this.showPrepared();
@@ -228,7 +228,7 @@ export class Live {
     const time = (arm) => (ms[arm] === undefined ? "not timed" : `${ms[arm].toFixed(1)} ms`);
     const series = Object.entries(ARMS).map(([arm, name]) => ({ name, points: turns.map((turn) => [turn.turn, of(turn)[arm]]) }));
     const rows = Object.entries(ARMS).map(([arm, name]) => [name, short(counted[arm]), time(arm)]);
-    return [h("section", { "aria-label": "Cost" }, h("h3", {}, "What a turn costs"),
+    return [h("div", { role: "group", "aria-label": "Cost" }, h("p", { class: "rxt-head3" }, "What a turn costs"),
       lines(series, { x: "turn", y: "multiply-adds", label: `Multiply-adds of each turn. ${rows.map(([name, macs]) => `${name}: ${macs}`).join("; ")} in turn ${last.turn}.` }),
       plainTable(`Turn ${last.turn}`, ["arm", "multiply-adds", "time"], rows))];
   }

@@ -1,7 +1,7 @@
 // A moment of a memory, looked at: what changed, how far each gate opened, what was read and what was taken in.
 // All of them draw from plain arrays, whether the model runs in the page, in a kernel, or only its record is at hand.
 
-import { folded, grid, h, heatMap, plainTable } from "./drawing.mjs";
+import { folded, grid, h, heatMap, plainTable, short } from "./drawing.mjs";
 
 const slotNames = (S) => Array.from({ length: S }, (_, s) => `${s + 1}`);
 const shaded = (value) => ({ share: Math.max(0, Math.min(1, value)), text: value.toFixed(2) });
@@ -28,14 +28,14 @@ function slotRows(before, after, S, D) {
 /** One layer of the memory before and after, and the difference. */
 export function memoryPanel({ n_slots: S, d_model: D }, layer, before, after) {
   const [old, now] = [before, after].map((memory) => memory.subarray(layer * S * D, (layer + 1) * S * D));
-  const difference = now.map((value, i) => value - old[i]), most = [old, now, difference].map(strong).reduce((a, b) => Math.max(a, b));
+  const difference = now.map((value, i) => value - old[i]), most = Math.max(strong(old), strong(now)), moved = strong(difference);
   const rows = slotRows(old, now, S, D), changed = rows.reduce((a, b) => (b.change > a.change ? b : a));
   const said = changed.change ? `Slot ${changed.name} changed most: its cosine to itself before is ${changed.cosine.toFixed(2)}.` : "No slot changed.";
-  const map = (name, values) => h("figure", {}, heatMap(values, S, D, most, `${name}: ${S} slots of layer ${layer + 1}, ${D} numbers each. ${said}`),
+  const map = (name, values, most) => h("figure", {}, heatMap(values, S, D, most, `${name}: ${S} slots of layer ${layer + 1}, ${D} numbers each. ${said}`),
     h("figcaption", {}, name));
   return h("div", { class: "rxt-memory" },
-    h("div", { class: "rxt-maps" }, map("before", old), map("after", now), map("difference", difference)),
-    h("p", { class: "rxt-scale" }, `A row is a slot, a column one of its ${D} numbers: blue is below zero, orange above, pale is near zero; full colour at ±${most.toFixed(1)}. ${said}`),
+    h("div", { class: "rxt-maps" }, map("before", old, most), map("after", now, most), map("difference", difference, moved)),
+    h("p", { class: "rxt-scale" }, `A row is a slot, a column one of its ${D} numbers: blue is below zero, orange above, pale is near zero. Full colour is ±${short(most)}, in the difference ±${short(moved)}. ${said}`),
     folded("The same as a table", plainTable(`Slots of layer ${layer + 1}`, ["slot", "length before", "length after", "change", "cosine"],
       rows.map((row) => [row.name, ...[row.before, row.after, row.change, row.cosine].map((value) => value.toFixed(2))]))));
 }

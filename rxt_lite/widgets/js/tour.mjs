@@ -34,7 +34,7 @@ export class Tour {
     this.text = h("div", { "aria-live": "polite" });
     this.back = button("Back", () => this.go(-1));
     this.next = button("Next", () => this.go(1));
-    this.element = h("section", { class: "rxt-tour", "aria-label": "A tour in six steps" }, this.text,
+    this.element = h("div", { role: "group", class: "rxt-tour", "aria-label": "A tour in six steps" }, this.text,
       h("div", { class: "rxt-row" }, this.back, button("Do it", () => this.doIt(), { class: "rxt-main" }), this.next));
     this.go(0);
   }
@@ -42,7 +42,7 @@ export class Tour {
   go(by) {
     this.at = Math.min(STEPS.length - 1, Math.max(0, this.at + by));
     const [title, text] = STEPS[this.at];
-    this.text.replaceChildren(h("h3", {}, `Tour, step ${this.at + 1} of ${STEPS.length}: ${title}`), h("p", {}, text));
+    this.text.replaceChildren(h("p", { class: "rxt-head3" }, `Tour, step ${this.at + 1} of ${STEPS.length}: ${title}`), h("p", {}, text));
     this.back.setAttribute("aria-disabled", this.at === 0);
     this.next.setAttribute("aria-disabled", this.at === STEPS.length - 1);
   }

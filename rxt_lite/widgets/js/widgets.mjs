@@ -1,7 +1,7 @@
 // The widgets, each drawn from the traits of a model: `model.get`, `set`, `on("change:…")`, `save_changes`. In a notebook
 // the model is that of ipywidgets; on a page without a kernel it is a `Store` filled from the page.
 
-import { choice, folded, grid, h, lines, plainTable, scrolling, short } from "./drawing.mjs";
+import { choice, folded, grid, h, lines, plainTable, short } from "./drawing.mjs";
 import { KernelEngine } from "./kernel-engine.mjs";
 import { Live } from "./live.mjs";
 import { LocalEngine } from "./local.mjs";
@@ -98,13 +98,13 @@ function drawGateExplorer(model, el) {
 /** Cost of each turn from rows of `cost_rows`. */
 function drawCostMeter(model, el) {
   const rows = model.get("rows"), place = h("div", {}), arms = [...new Set(rows.map(({ arm }) => arm))];
-  const turns = rows.map(({ turn }) => turn), scale = choice("Scale", `rxt-cost-${count++}`, [[true, "logarithmic"], [false, "linear"]], model.get("log"), (log) => (model.set("log", log), model.save_changes()));
+  const turns = rows.map(({ turn }) => turn), scale = choice("Scale", `rxt-cost-${count++}`, [[true, "logarithmic"], [false, "linear"]], model.get("logarithmic"), (log) => (model.set("logarithmic", log), model.save_changes()));
   el.append(h("div", { class: "rxt-row" }, slider(model, "turn", "turn", Math.min(...turns), Math.max(...turns)), scale), place);
-  follow(model, ["turn", "log"], place, () => {
+  follow(model, ["turn", "logarithmic"], place, () => {
     const turn = model.get("turn"), at = rows.filter((row) => row.turn === turn);
     const series = arms.map((arm) => ({ name: arm.replace("_", " "), points: rows.filter((row) => row.arm === arm).map((row) => [row.turn, row.macs]) }));
     const said = at.map(({ arm, macs }) => `${arm.replace("_", " ")}: ${short(macs)}`).join("; ");
-    return [lines(series, { x: "turn", y: "multiply-adds", log: model.get("log"), mark: turn, label: `Multiply-adds of turn ${turn}. ${said}.` }),
+    return [lines(series, { x: "turn", y: "multiply-adds", log: model.get("logarithmic"), mark: turn, label: `Multiply-adds of turn ${turn}. ${said}.` }),
       plainTable(`Turn ${turn}`, ["arm", "tokens", "multiply-adds", "bytes kept"], at.map((row) => [row.arm.replace("_", " "), short(row.tokens), short(row.macs), short(row.state_bytes)]))];
   });
 }
