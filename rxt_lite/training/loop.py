@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rxt_lite.config import ModelConfig
 from rxt_lite.data.batches import Batch
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.metrics import Metrics
+from rxt_lite.training.optimizer import MatrixOptimizer
 from rxt_lite.training.processes import add_gradients, my_share, number, total
 from rxt_lite.training.regularisers import REGULARISERS, watch_memory
 
@@ -49,7 +50,7 @@ class Stage:
     slot_diversity: float = 0.0  # weights of the regularisers, see regularisers.py
     gate_size: float = 0.0
     balance: float = 0.0  # only where the decoder has experts
-    lr: float = 2e-3  # peak; reached after `warmup` steps, then a half cosine down to a twentieth
+    lr: float = 2e-3  # peak, of AdamW (see optimizer.py); reached after `warmup` steps, then a half cosine down to a twentieth
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0  # largest norm of the whole gradient
@@ -92,15 +93,15 @@ def fit(
     if stage.patience is not None and (not valid or stage.patience < 1):
         raise ValueError(f"patience={stage.patience} counts watches of the validation loss: it must be at least 1, and needs `valid`")
     device, frozen = model.device, freeze(model, stage.learns)
-    learning = [p for p in model.parameters() if p.requires_grad]
     extra = None
     if stage.extra:
         torch.manual_seed(seed)
         extra = stage.extra(model.config).to(device)
-        learning += extra.parameters()
-    optimizer = torch.optim.AdamW(learning, lr=stage.lr, weight_decay=stage.weight_decay)
+    more = list(extra.parameters()) if extra else []
+    learning = [p for p in model.parameters() if p.requires_grad] + more
+    optimizer = MatrixOptimizer(model, more, lr=stage.lr, weight_decay=stage.weight_decay)
     settings = {**asdict(stage), "loss": stage.loss.__name__, "extra": stage.extra and stage.extra.__name__, "seed": seed,
-                "data": str(batch_at), "after": tuple(after), **asdict(model.config)}
+                "optimizer": "Muon and AdamW", "data": str(batch_at), "after": tuple(after), **asdict(model.config)}
     if stage.patience is not None:
         settings |= {"valid": len(valid), "watch_every": watch_every}
     best = Best()
@@ -132,8 +133,6 @@ def fit(
                     break
                 torch.manual_seed(seed * 1_000_003 + step + (number() << 40))
                 batch = my_share(batch_at(step)).to(device)
-                for group in optimizer.param_groups:
-                    group["lr"] = stage.lr_at(step)
                 with watch_memory(model) if weights else nullcontext() as seen:
                     loss = loss_of(batch)
                 asked = {name: REGULARISERS[name](seen, batch) for name in weights}
@@ -143,7 +142,7 @@ def fit(
                 loss.backward()
                 add_gradients(learning)
                 norm = nn.utils.clip_grad_norm_(learning, stage.clip)
-                optimizer.step()
+                optimizer.step(stage.lr_at(step))
                 row = {"step": step, "loss": total(loss).item(), "lr": stage.lr_at(step), "seconds": time.monotonic() - started}
                 if not (math.isfinite(row["loss"]) and math.isfinite(norm)):
                     raise ValueError(not_a_number(stage, row["loss"], norm, step, run, safe))
@@ -233,10 +232,6 @@ def save_run(run: Path | str, parts: dict[str, Any], settings: dict, rows: list)
         ) from error
 
 
-DEFAULTS = {f.name: f.default for kind in (Stage, ModelConfig) for f in fields(kind) if f.default is not MISSING}
-DEFAULTS |= {"options": {}, "after": ()}  # what a run said before there was such a setting
-
-
 def resume(run: Path | str, parts: dict[str, Any], settings: dict) -> list[dict]:
     """Load a saved run into its parts (model, optimiser, ...) and return its rows; none if there is no such file."""
     run = Path(run)
@@ -244,16 +239,15 @@ def resume(run: Path | str, parts: dict[str, Any], settings: dict) -> list[dict]
         return []
     try:
         saved = torch.load(run, map_location="cpu", weights_only=True)
-        was = {**DEFAULTS, **saved["settings"]}
+        was = saved["settings"]
     except Exception as error:
         raise ValueError(f"{run} is not a readable training run ({type(error).__name__}); delete it to start afresh") from error
-    if was != {**DEFAULTS, **settings}:
+    if was != settings:
         differ = [k for k in settings if was.get(k) != settings[k]] or ["an option this version does not know"]
         raise ValueError(
             f"{run} was trained with other settings ({', '.join(f'{k}={was.get(k)!r}, now {settings.get(k)!r}' for k in differ)}); "
             "use the same settings, another run file, or delete this one"
         )
     for name, part in parts.items():
-        if name in saved:  # a run from before there was a best has none
-            part.load_state_dict(saved[name])
+        part.load_state_dict(saved[name])
     return saved["rows"]
