@@ -1,13 +1,11 @@
 """The site, built with the profile ci and looked at in a real browser with every other host out of reach.
 
-Chromium is found on the PATH (or named by RXT_BROWSER). Without it the browser tests are skipped with one reason;
-with RXT_REQUIRE_BROWSER=1, as in .ci/run, they fail instead.
+The browser is that of conftest.py.
 """
 
 import functools
 import http.server
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +20,6 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "test"
 PATIENCE = 120_000  # ms: a busy machine is slow, not wrong
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 
 
 def pages_of_the_toc() -> list[str]:
@@ -62,22 +59,6 @@ def address(site) -> str:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    found = os.environ.get("RXT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        reason = "no Chromium on the PATH; install it (Debian: apt-get install chromium) or name one with RXT_BROWSER"
-        if os.environ.get("RXT_REQUIRE_BROWSER") == "1":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, timeout=PATIENCE)
-        yield chromium
-        chromium.close()
 
 
 @dataclass

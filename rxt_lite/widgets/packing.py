@@ -1,4 +1,4 @@
-"""Arrays for a page: a byte a number with one scale, as base64. A picture needs no more."""
+"""Arrays for a page: two bytes a number with one scale, as base64. A picture needs no more."""
 
 import base64
 
@@ -12,9 +12,10 @@ from rxt_lite.experiments.trace import Trace
 
 
 def packed(values: Tensor) -> dict:
-    """{"scale", "data"}: scale is the largest size, and bytes from -127 to 127 are parts of it; off by scale / 254 at most."""
+    """{"scale", "data"}: scale is the largest size, whole numbers from -32767 to 32767 are parts of it; off by scale / 65534 at most."""
     scale = values.abs().max().item() or 1.0
-    return {"scale": scale, "data": base64.b64encode((values / scale * 127).round().to(torch.int8).numpy().tobytes()).decode()}
+    whole = (values / scale * 32767).round().to(torch.int16).numpy().astype("<i2")
+    return {"scale": scale, "data": base64.b64encode(whole.tobytes()).decode()}
 
 
 def labels(tokens: Tensor, tokenizer: Tokenizer) -> list[str]:

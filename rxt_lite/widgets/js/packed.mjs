@@ -1,9 +1,9 @@
-// Arrays in a page or a notebook: a byte a number, with one scale, as base64. Good for pictures, not for computing.
+// Arrays in a page or a notebook: two bytes a number, with one scale, as base64. Good for pictures, not for computing.
 
 /** { scale, data } -> Float32Array */
 export function unpacked({ scale, data }) {
-  const bytes = Int8Array.from(atob(data), (character) => character.charCodeAt(0));
-  return Float32Array.from(bytes, (byte) => (byte * scale) / 127);
+  const view = new DataView(Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer);
+  return Float32Array.from({ length: view.byteLength / 2 }, (_, i) => (view.getInt16(2 * i, true) * scale) / 32767);
 }
 
 /** A recorded conversation, as rxt_lite/widgets/packing.py writes it, with its arrays unpacked: the moments of a memory. */
