@@ -78,7 +78,7 @@ class JailedKernel(RunningKernel):
             request = self.kc.kernel_info()
             with contextlib.suppress(Empty):
                 self.await_reply(request, timeout=START_UP)
-                self.await_idle(request, timeout=1)
+                self.await_idle(request, timeout=0.1)  # the first may come before we hear
                 return
         raise Lost("killed", "did not start")
 

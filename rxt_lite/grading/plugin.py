@@ -76,9 +76,10 @@ class GradingPlugin:
         self.plan, self.notebook, self.broken = plan, None, ""
 
     def pytest_collect_file(self, file_path, parent):
-        if file_path == PLACE:
+        if file_path == PLACE and self.notebook is None:
             self.notebook = GradedNotebook.from_parent(parent, path=file_path, plan=self.plan)
-        return self.notebook
+            return self.notebook
+        return None
 
     def pytest_runtest_logreport(self, report):
         if report.failed:  # cells never fail: what goes wrong in them is their outcome
@@ -92,7 +93,8 @@ class GradedNotebook(IPyNbFile):
         super().__init__(*args, **kwargs)
         self.plan, self.items = plan, []
         self.names = sorted({name for step in plan.steps if step.role == "setup" for name in names_bound(step.source)})
-        self.suspects: set[GradedCell] = set()   # cells that lost a kernel, or changed what cells share
+        self.suspects: set[GradedCell] = set()   # cells after which a kernel was lost, or what cells share had changed
+        self.losers: set[GradedCell] = set()     # those that lose it while they run themselves
         self.world: list[GradedCell] = []        # what has run in the present kernel
         self.before: dict = {}                   # what cells share, as it was
 
@@ -136,19 +138,26 @@ class GradedNotebook(IPyNbFile):
         return True
 
     def recover(self, upto: "GradedCell") -> None:
-        """After a loss: the cells before `upto`, without those that lose kernels, in a new one."""
-        while not self.enter([item for item in self.cells() if item.cell_num < upto.cell_num and item not in self.suspects]):
+        """After a loss: the cells before `upto`, without suspects, in a new kernel. A check still needs its own answer."""
+        needed = set(upto.own()) if upto.step.role == "check" else set()
+        while not self.enter([item for item in self.cells() if item.cell_num < upto.cell_num
+                              and item not in (self.suspects - needed) | self.losers]):
             if time.monotonic() > self.deadline:
                 return
 
     def cells(self, *roles: str) -> list["GradedCell"]:
         return [item for item in self.items if item.step.role in (roles or ("setup", "extra", "answer"))]
 
-    def look(self, blamed: "GradedCell") -> None:
-        """Suspect `blamed` if what cells share is not what it was."""
+    def blame(self, item: "GradedCell") -> None:
+        """For a lost kernel: the cell itself, or the answer that a check has asked."""
+        self.suspects.update(item.own() if item.step.role == "check" else [item])
+        self.losers.update([] if item.step.role == "check" else [item])
+
+    def look(self, item: "GradedCell") -> None:
+        """Suspect the cell that has run, or the answer that was asked, if what cells share is not what it was."""
         now = self.kernel.look(self.names)
-        if blamed.step.role != "setup" and any(now.get(name) != value for name, value in self.before.items()):
-            self.suspects.add(blamed)
+        if item.step.role != "setup" and any(now.get(name) != value for name, value in self.before.items()):
+            self.suspects.update(item.own() if item.step.role == "check" else [item])
         self.before = {**self.before, **now}
 
 
@@ -189,15 +198,12 @@ class GradedCell(IPyNbCell):
             self.run_in_kernel()
             if self.step.role != "check":
                 notebook.world.append(self)
-            notebook.look(self.blamed())
+            notebook.look(self)
         except Lost as lost:
             if not self.right:
                 self.outcome |= {"status": lost.status, "error": lost.why}
-            notebook.suspects.add(self.blamed())
-            notebook.recover(self)
-
-    def blamed(self) -> "GradedCell":
-        return (self.own() or [self])[0] if self.step.role == "check" else self
+            notebook.blame(self)
+            notebook.stop()
 
     def run_in_kernel(self) -> None:
         """nbval's own run of a cell; what it raises becomes the outcome."""
@@ -231,7 +237,7 @@ class GradedCell(IPyNbCell):
                 notebook.look(self)
             return True
         except Lost:
-            notebook.suspects.add(self)
+            notebook.blame(self)
             return False
 
 
@@ -255,7 +261,7 @@ class SecondLook(pytest.Item):
     def worlds(self):
         """All cells, if more have run since; without suspects, if there are others; this answer alone, if it may help."""
         notebook, own = self.parent, self.first.own()
-        others = notebook.suspects - set(own)
+        others = {item for item in notebook.suspects if item.cell_num < self.first.cell_num} - set(own)
         losing = self.first.outcome["status"] in ("timeout", "killed")
         if notebook.kernel is not None and set(own) <= set(notebook.world) and notebook.world[-1] not in own and not losing:
             yield list(notebook.world)

@@ -1,0 +1,300 @@
+"""Grading without trust: nobody gains a point over the honest score, nobody loses one to somebody else's cell."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from grading_cases import ATTACKS, FILES, FOUND, HONEST, LOOK_FOR, NO_NOTEBOOKS, RIGHT, SPIES, WRONG
+
+from rxt_lite.grading.check import SECRET, answered, check_lab
+from rxt_lite.grading.grade import Task, grade_class, grade_one
+from rxt_lite.grading.jail import Limits, best_level
+from rxt_lite.grading.key import make_key
+from rxt_lite.grading.results import file_name, write_reports
+from rxt_lite.grading.source import Lab, read_lab, release, to_text
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "labs" / "example" / "source.ipynb"
+LIMITS = Limits(cell=3.0, notebook=40.0, memory=2048, output=4)
+PATIENT = Limits(cell=12.0)
+LAB = read_lab(SOURCE)
+needs_namespaces = pytest.mark.skipif(best_level() != "namespaces", reason="Linux namespaces are not to be had here")
+
+
+@pytest.fixture(scope="module")
+def key() -> str:
+    return to_text(make_key(LAB, SECRET))
+
+
+def notebook_with(answers: dict[str, str]):
+    return answered(LAB, {**RIGHT, **answers})
+
+
+def graded(notebook, key: str, limits: Limits = LIMITS) -> dict:
+    data = notebook if isinstance(notebook, bytes) else json.dumps(notebook).encode()
+    return grade_one(Task("somebody", data, key, limits, best_level()))
+
+
+def points(row: dict) -> list[float]:
+    return [question["points"] for question in row["questions"]][:3]
+
+
+# ------------------------------------------------------------------------------------------------------------- attacks
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_gains_nothing_and_costs_nobody_else(name, key):
+    row = graded(notebook_with({"q1": WRONG + ATTACKS[name]}), key)
+    assert points(row) == [0, 3, 4], json.dumps(row["questions"], indent=1)
+    assert row["max"] == 12
+    assert not Path("/tmp/rxt-pickled").exists()
+
+
+@needs_namespaces
+def test_spies_find_nothing(key):
+    """All in one notebook: had one of them found what it looks for, the answer would be right."""
+    folder = ROOT / "_build" / "grading"  # not below /tmp, which is hidden anyway
+    folder.mkdir(parents=True, exist_ok=True)
+    places = {"key": folder / "key.ipynb", "other": folder / "other.ipynb", "beside": folder / "planted", "source": SOURCE}
+    (folder / "key.ipynb").write_text(key)
+    (folder / "other.ipynb").write_text("x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        wanted = {"port": server.getsockname()[1], **{name: str(place) for name, place in places.items()}}
+        codes = [code.format(**wanted) for code in SPIES.values()]
+        row = graded(notebook_with({"q1": WRONG + LOOK_FOR.format(codes=codes, found=FOUND)}), key)
+    assert points(row) == [0, 3, 4], json.dumps(row["questions"], indent=1)
+    assert not places["beside"].exists() and not Path("/tmp/rxt-planted").exists()
+
+
+@needs_namespaces
+def test_a_spy_that_finds_would_be_seen(key):
+    row = graded(notebook_with({"q1": WRONG + LOOK_FOR.format(codes=["1"], found=FOUND)}), key)
+    assert points(row) == [3, 3, 4]
+
+
+def honest_together() -> list[dict[str, str]]:
+    """Honest cases that answer different questions share a notebook."""
+    together = []
+    for answers in HONEST.values():
+        place = next((some for some in together if not some.keys() & answers.keys()), None)
+        together.append(dict(answers)) if place is None else place.update(answers)
+    return together
+
+
+@pytest.mark.parametrize("answers", honest_together(), ids="+".join)
+def test_honest_work_keeps_its_points(answers, key):
+    row = graded(notebook_with(answers), key, PATIENT)
+    assert points(row) == [3, 3, 4], json.dumps(row["questions"], indent=1)
+
+
+def test_the_example_lab_holds_what_it_says():
+    assert check_lab(LAB) == []
+
+
+def test_release_and_key_hold_no_solution(key):
+    for text in (to_text(release(LAB)), key):
+        for solution in ("keepdims", "cumsum(np.cumsum", "gate * update + (1 - gate) * old\\n"):
+            assert solution not in text
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+@pytest.mark.parametrize("name", FILES)
+def test_file_is_graded_by_its_answers_alone(name, key):
+    """Edited, deleted, copied and dressed-up cells, old formats, lost ids: what was answered counts, and the maximum is the key's."""
+    change, wanted = FILES[name]
+    notebook = json.loads(json.dumps(notebook_with({})))
+    row = graded(change(notebook) or notebook, key, PATIENT)
+    assert points(row) == wanted, json.dumps(row, indent=1)
+    assert row["max"] == 12
+
+
+@pytest.mark.parametrize("name", NO_NOTEBOOKS)
+def test_what_is_no_notebook_is_unreadable_or_empty(name, key):
+    row = graded(NO_NOTEBOOKS[name], key)
+    assert row["status"] in ("unreadable", "graded") and row["score"] == 0 and row["max"] == 12
+    assert row["status"] == "graded" or row["notes"]
+
+
+# --------------------------------------------------------------------------------------------------------------- class
+NAMES = ("ada", "a,b", "=cmd()", "..%2fx/émile")
+
+
+@pytest.fixture(scope="module")
+def submitted(tmp_path_factory, key) -> Path:
+    """A class of four with odd names, one wrong, one unreadable; and a key."""
+    folder = tmp_path_factory.mktemp("a class")
+    (folder / "handed in" / "..%2fx").mkdir(parents=True)
+    for name in NAMES:
+        notebook = notebook_with({"q1": WRONG} if name == "a,b" else {})
+        next(cell for cell in notebook.cells if cell.id == "q4-answer").source += f"\n\n<script>alert(1)</script> I am {name}"
+        (folder / "handed in" / f"{name}.ipynb").write_text(to_text(notebook))
+    (folder / "handed in" / "broken.ipynb").write_text("{")
+    (folder / "handed in" / "link.ipynb").symlink_to("/etc/passwd")
+    (folder / "key.ipynb").write_text(key)
+    return folder
+
+
+def grade(folder: Path, out: str, *options, ok: int = 1) -> str:
+    command = [sys.executable, "-m", "rxt_lite.cli", "grade", "key.ipynb", "handed in", "--out", out, *map(str, options)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == ok, done.stderr
+    return done.stdout
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(out.rglob("*"))
+            if file.is_file() and file.name != "journal.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def report(submitted) -> Path:
+    assert "5 graded" in grade(submitted, "out")
+    return submitted / "out"
+
+
+def test_report_has_a_row_for_everybody_and_no_formula(report):
+    rows = list(csv.DictReader((report / "class.csv").open(newline="", encoding="utf-8")))
+    assert {row["student"]: float(row["score"]) for row in rows} == {
+        "ada": 10, "a,b": 7, "'=cmd()": 10, "..%2fx/émile": 10, "broken": 0}
+    assert [row["status"] for row in rows if row["student"] == "broken"] == ["unreadable"]
+    assert all(float(row["max"]) == 12 for row in rows)
+    for file in report.rglob("*"):
+        assert report in file.resolve().parents
+
+
+def test_feedback_is_for_one_student_escaped_and_hides_the_checks(report):
+    for name in NAMES:
+        page = (report / "feedback" / f"{file_name(name)}.html").read_text()
+        assert 'lang="en"' in page and "<script" not in page and "&lt;script&gt;" in page
+        assert "default_rng" not in page and "probe(" not in page
+        assert not any(f"I am {other}" in page for other in NAMES if other not in name)
+    assert "normalise along the last axis" not in (report / "feedback" / f"{file_name('ada')}.html").read_text()
+
+
+def test_gradescope_form(report):
+    form = json.loads((report / "gradescope" / f"{file_name('a,b')}.json").read_text())
+    assert form["score"] == 7 and [test["max_score"] for test in form["tests"]] == [3, 3, 4, 2]
+
+
+def test_items_tell_how_hard_a_question_was(report):
+    rows = {row["question"]: row for row in csv.DictReader((report / "items.csv").open())}
+    assert float(rows["q1"]["difficulty"]) == pytest.approx(0.75) and float(rows["q2"]["difficulty"]) == 1
+    assert (report / "items.svg").read_text().count("<svg") == 1
+
+
+def test_two_at_a_time_gives_the_same_bytes(report, submitted):
+    grade(submitted, "out-2", "--jobs", 2)
+    assert bytes_of(report) == bytes_of(submitted / "out-2")
+
+
+def test_killed_and_started_again_gives_the_same_bytes(report, submitted):
+    command = [sys.executable, "-m", "rxt_lite.cli", "grade", "key.ipynb", "handed in", "--out", "out-3"]
+    running = subprocess.Popen(command, cwd=submitted, stdout=subprocess.DEVNULL)
+    journal = submitted / "out-3" / "journal.jsonl"
+    while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"{\"calls") < 2):
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    done = journal.read_bytes()
+    assert not (submitted / "out-3" / "class.csv").exists() and 2 <= done.count(b"{\"calls") < 5
+    journal.write_bytes(done + b'{"calls": [], "score": 9')  # a line that the kill cut off
+    grade(submitted, "out-3")
+    assert bytes_of(report) == bytes_of(submitted / "out-3")
+    assert journal.read_bytes().startswith(done), "what was graded is not graded again"
+
+
+def test_regrading_says_whose_score_changed_and_why(report, submitted, tmp_path):
+    shutil.copytree(submitted, tmp_path / "again", symlinks=True)
+    (tmp_path / "again" / "handed in" / "a,b.ipynb").write_text(to_text(notebook_with({})))
+    assert "a,b: 7 -> 10 (submission changed)" in grade(tmp_path / "again", "out")
+
+
+def test_points_by_hand_and_pseudonyms(report, submitted, tmp_path):
+    (tmp_path / "points.csv").write_text("student,question,points,comment\nada,q4,1.5,<b>good</b>\n'=cmd(),q4,2,\n")
+    again = submitted / "out-4"
+    shutil.copytree(report, again)
+    said = grade(submitted, "out-4", "--manual", tmp_path / "points.csv", "--anonymous", tmp_path / "who.csv")
+    assert "failed" in said
+    who = {row["student"]: row["pseudonym"] for row in csv.DictReader((tmp_path / "who.csv").open())}
+    scores = {row["student"]: float(row["score"]) for row in csv.DictReader((again / "class.csv").open())}
+    assert scores[who["ada"]] == 11.5 and scores[who["'=cmd()"]] == 12
+    assert "&lt;b&gt;good" in (again / "feedback" / f"{file_name(who['ada'])}.html").read_text()
+    table = (again / "class.csv").read_text()
+    assert not any(name in table for name in ("a,b", "émile", "cmd"))
+
+
+def test_dask_workers_give_the_same_rows_though_one_is_killed(report, submitted, key):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        pid = next(iter(cluster.workers.values())).pid
+        threading.Timer(1.5, os.kill, (pid, 9)).start()
+        rows, failures = grade_class(key, submitted / "handed in", submitted / "out-5", limits=Limits(), level=best_level(),
+                                     scheduler=cluster.scheduler_address)
+    assert failures == []
+    lines = [json.loads(line) for line in (report / "results.jsonl").read_text().splitlines()]
+    assert [(row["student"], row["score"]) for row in rows] == [(row["student"], row["score"]) for row in lines]
+
+
+def test_zip_with_paths_that_lead_out(submitted, key, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("../../x.ipynb", to_text(notebook_with({"q1": WRONG})))
+        archive.writestr("/etc/y.ipynb", "{}")
+    rows, failures = grade_class(key, tmp_path / "all.zip", tmp_path / "out", limits=LIMITS, level=best_level())
+    assert [(row["student"], row["score"]) for row in rows] == [("../../x", 7), ("/etc/y", 0)] and failures == []
+    write_reports(rows, Lab(nbformat.reads(key, as_version=4), Path("key")), tmp_path / "out")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["all.zip", "out"]
+
+
+def test_grader_stays_small_while_a_student_prints_for_ever(key):
+    graded(notebook_with({}), key)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    graded(notebook_with({"q1": WRONG + "\nwhile True: print('x' * 100_000)\n"}), key)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024  # kB
+
+
+# ------------------------------------------------------------------------------------------------------- labs and mistakes
+def test_keys_of_two_courses_expect_different_values(key):
+    other = nbformat.reads(to_text(make_key(LAB, "the secret of another course")), as_version=4)
+    here = nbformat.reads(key, as_version=4)
+    for a, b in zip(here.cells, other.cells):
+        assert "SECRET" not in a.source
+        assert a.metadata.lab.role != "check" or a.outputs != b.outputs
+
+
+@pytest.mark.parametrize("source, says", [
+    ("assert softmax(1)", "compares"), ("probe(ok=np.allclose(1, 1))", "compares"), ("probe(ok=softmax(np.ones(2))[0] > 0)", "compares"),
+    ("probe(shape=softmax(np.ones((2, 3))).shape)", "guessed")])
+def test_a_check_that_can_be_guessed_is_refused(source, says, tmp_path):
+    notebook = nbformat.read(SOURCE, as_version=4)
+    next(cell for cell in notebook.cells if cell.id == "q1-check-1").source = source
+    (tmp_path / "lab.ipynb").write_text(to_text(notebook))
+    with pytest.raises(ValueError, match=says):
+        make_key(read_lab(tmp_path / "lab.ipynb"), SECRET)
+
+
+def test_a_wrong_answer_that_loses_nothing_is_found(tmp_path):
+    notebook = nbformat.read(SOURCE, as_version=4)
+    next(cell for cell in notebook.cells if cell.id == "q2-wrong-transcript").source = RIGHT["q2"]
+    (tmp_path / "lab.ipynb").write_text(to_text(notebook))
+    assert any("q2-wrong-transcript: loses 0" in problem for problem in check_lab(read_lab(tmp_path / "lab.ipynb")))
+
+
+def test_isolation_that_is_required_and_missing_is_an_error(submitted):
+    """Without unshare on the path there are no namespaces: nothing is graded."""
+    command = [sys.executable, "-m", "rxt_lite.cli", "grade", "key.ipynb", "handed in", "--out", "out-6", "--require-isolation"]
+    done = subprocess.run(command, cwd=submitted, capture_output=True, text=True, env={**os.environ, "PATH": "/nowhere"})
+    assert done.returncode == 1 and "namespaces" in done.stderr and not (submitted / "out-6").exists()
+
+
+def test_plain_limits_grade_too(key):
+    row = grade_one(Task("somebody", json.dumps(notebook_with({"q1": WRONG + ATTACKS["memory"]})).encode(), key, LIMITS, "limits"))
+    assert points(row) == [0, 3, 4] and row["isolation"] == "limits"
