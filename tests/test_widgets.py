@@ -16,10 +16,15 @@ from rxt_lite.config import TINY
 from rxt_lite.data.dialogues import Probe, answer_is_right, make_dialogues
 from rxt_lite.data.tokenizer import decode, encode_query, load_tokenizer
 from rxt_lite.data.world import facts_told
-from rxt_lite.experiments.cost import answer_macs, update_macs
+from rxt_lite.experiments.cost import answer_macs, cost_rows, update_macs
+from rxt_lite.experiments.slots import trace_rows
 from rxt_lite.models import DecoderLM, RxT
 from rxt_lite.models.checkpoint import load, save
-from rxt_lite.widgets.export import PROFILE, check_profile, export_web
+from rxt_lite.widgets import CostMeter, GateExplorer, LiveRxT, MemoryMap, SlotSurvival
+from rxt_lite.widgets.bundle import bundle
+from rxt_lite.widgets.export import PREPARED, PROFILE, check_profile, export_web, reference
+from rxt_lite.widgets.notebook import as_bytes, from_bytes
+from rxt_lite.widgets.page import table
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ROOT / "rxt_lite" / "checkpoints" / "book" / "rxt"
@@ -43,7 +48,8 @@ def web(tmp_path_factory) -> Path:
 def drawn_text(dice: random.Random) -> str:
     """A few pieces of all the scripts, blanks and marks that byte-level tokenizers are known to trip over."""
     pieces = ["hat", " the ", "it's", "'ll", "Ünï", "中文字", "日本", "👩‍👩‍👧", "🇩🇪", "é", "ﬁ", "\u00a0", "\u0085", "\ufeff",
-              "\u200d", "\u2028", "\x00", "\x1b", "\x1f", "  ", "\t", "\n\n", "٣", "१२", "Ⅷ", "½", "123", "!?", "...", "[EOS]", "[A]", "[Q", "_", "ΑΒΓ", "ß"]
+              "\u200d", "\u2028", "\x00", "\x1b", "\x1f", "  ", "\t", "\n\n", "٣", "१२", "Ⅷ", "½", "123",
+              "!?", "...", "[EOS]", "[A]", "[Q", "_", "ΑΒΓ", "ß"]
     text = "".join(dice.choice(pieces) if dice.random() < 0.8 else chr(dice.randrange(1, 0xD800)) for _ in range(dice.randrange(1, 9)))
     return text if text.strip() else text + "x"
 
@@ -160,3 +166,100 @@ def test_export_is_small_and_leaves_no_old_weights(web, tmp_path):
     files = export_web(SHIPPED, tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
     assert sum(file.stat().st_size for file in files) < 5_000_000
+
+
+# ------------------------------------------------------------------------------------------------ in a notebook
+@pytest.fixture(scope="module")
+def shipped():
+    return load(SHIPPED), load_tokenizer(SHIPPED / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def said(shipped):
+    return reference(*shipped)
+
+
+@pytest.fixture
+def widgets(shipped, said) -> list:
+    model, tokenizer = shipped
+    lives = [{"of": "fact", "arm": "memory_on", "age": 1, "alive": 0.5}]
+    return [MemoryMap(said.trace, model.config, tokenizer), SlotSurvival(lives), GateExplorer(trace_rows(said.trace, tokenizer)),
+            CostMeter(cost_rows(model.config, 4)), LiveRxT(model, tokenizer)]
+
+
+def test_every_widget_is_html_with_a_table_or_a_conversation_too(widgets):
+    for widget in widgets:
+        shown, _ = widget._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in shown
+        assert f'data-rxt="{type(widget).__name__}"' in shown["text/html"]
+        assert "<table" in shown["text/html"] or PREPARED[0] in shown["text/html"]
+
+
+def test_traits_can_be_observed_linked_and_set(widgets, shipped):
+    import traitlets
+
+    meter, other, seen = widgets[3], CostMeter(cost_rows(shipped[0].config, 4)), []
+    meter.observe(lambda change: seen.append(change.new), names="turn")
+    traitlets.link((meter, "turn"), (other, "turn"))
+    meter.turn = 3
+    assert (seen, other.turn) == ([3], 3)
+
+
+def test_no_value_ends_the_script_it_stands_in():
+    rows = [{"event": 0, "layer": 0, "slot": 0, "gate": 0.5, "label": "</script><b>"}]
+    html = GateExplorer(rows).as_html()
+    assert html.count("</script>") == 1 and "<\\/script><b>" in html
+    assert "&lt;b&gt;" in table("rows", [{"text": "<b>"}])
+
+
+@pytest.mark.parametrize("make, missing", [(CostMeter, "arm"), (SlotSurvival, "age"), (GateExplorer, "event")])
+def test_rows_of_another_kind_are_refused(make, missing):
+    with pytest.raises(ValueError, match=f"no '{missing}'"):
+        make([{"something": 1}])
+
+
+def exchanged(widget: LiveRxT, content: dict, memory: torch.Tensor) -> list[tuple[dict, list]]:
+    """What the kernel sends back for a request."""
+    sent = []
+    widget.send = lambda content, buffers=None: sent.append((content, buffers or []))
+    widget._receive(widget, {"id": 7, **content}, [memoryview(as_bytes(memory))])
+    assert all(content["id"] == 7 for content, _ in sent)
+    return sent
+
+
+def test_the_kernels_model_answers_and_remembers(shipped, said):
+    model, tokenizer = shipped
+    widget, memory = LiveRxT(model, tokenizer), model.init_state(1)
+    for n, (query, answer) in enumerate(zip(said.queries, said.answers)):
+        ids = encode_query(tokenizer, query)
+        *tokens, (done, read) = exchanged(widget, {"command": "answer", "ids": ids}, memory)
+        assert [content["token"] for content, _ in tokens] == answer and done["done"]
+        assert len(read) == model.config.n_layers
+        [(_, (after, gate, *write))] = exchanged(widget, {"command": "remember", "ids": ids + answer, "hold": None}, memory)
+        memory = from_bytes(after, model.state_shape(1))
+        assert (memory[:, 0] - said.trace.slots[n + 1]).abs().max() < 1e-5
+        assert len(write) == model.config.n_layers and len(gate) == 4 * model.config.n_layers * model.config.n_slots
+
+
+@pytest.mark.parametrize("hold", [0, 1])
+def test_the_kernel_holds_gates_as_the_page_does(shipped, said, hold):
+    model, tokenizer = shipped
+    memory = said.trace.slots[3][:, None]
+    request = {"command": "remember", "ids": said.trace.tokens[0].tolist(), "hold": hold}
+    [(_, (after, *_))] = exchanged(LiveRxT(model, tokenizer), request, memory)
+    kept = torch.allclose(from_bytes(after, memory.shape), memory)
+    assert kept is (hold == 0)
+
+
+def test_a_request_that_fails_is_answered_with_its_reason(shipped):
+    [(content, _)] = exchanged(LiveRxT(*shipped), {"command": "answer", "ids": [0] * 100}, shipped[0].init_state(1))
+    assert "do not fit" in content["error"] or "empty" in content["error"]
+
+
+def test_a_model_in_training_does_not_talk():
+    with pytest.raises(ValueError, match="training mode"):
+        LiveRxT(RxT(TINY), load_tokenizer(SHIPPED / "tokenizer.json"))
+
+
+def test_the_bundle_is_one_module_without_imports():
+    assert "import {" not in bundle() and bundle().count("export default") == 1
