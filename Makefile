@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint stories results bench serve lab strip outputs clean
+.PHONY: help book test notebooks lint stories results bench serve lab labs release students strip outputs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -48,6 +48,18 @@ serve: book  ## build the book and serve it on http://127.0.0.1:8000
 
 lab: $(SETUP)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab book
+
+labs: $(SETUP)  ## labs: right answers earn all, releases nothing, wrong answers lose what they should; student notebooks are up to date
+	OMP_NUM_THREADS=1 .venv/bin/rxt-lite lab check labs/source/*.ipynb --released labs
+	OMP_NUM_THREADS=1 .venv/bin/rxt-lite lab check labs/example/source.ipynb --released labs/example
+
+release: $(SETUP)  ## write the student notebooks anew from labs/source
+	for lab in labs/source/*.ipynb; do .venv/bin/rxt-lite lab release $$lab --out labs || exit 1; done
+	.venv/bin/rxt-lite lab release labs/example/source.ipynb --out labs/example
+
+students: $(SETUP)  ## export what students get, without a solution, into _build/students
+	rm -rf _build/students && mkdir -p _build/students
+	cp labs/*.ipynb labs/README.md LICENSE LICENSE-text _build/students/
 
 strip: $(SETUP)  ## before a commit: drop outputs, except those of compared cells
 	$(PY) tools/notebooks.py strip $(NOTEBOOKS)
