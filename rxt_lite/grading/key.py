@@ -129,7 +129,10 @@ def add_diagnoses(key, lab: Lab, answers: Answers) -> None:
 def refuse_what_can_be_guessed(cell, lab: Lab) -> None:
     """A hidden check asks; it never compares, since whoever owns the kernel owns the comparison."""
     found = FORBIDDEN.search(cell.source)
-    compares = any(isinstance(node, ast.Compare) for node in ast.walk(ast.parse(cell.source)))
+    asked = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "probe"]
+    compares = any(isinstance(node, ast.Compare) for probe in asked for node in ast.walk(probe))
+    if not asked:
+        raise ValueError(f"{lab.path}: hidden check {cell.id} never calls probe(name=value)")
     if found or compares:
         raise ValueError(f"{lab.path}: hidden check {cell.id} compares ({found[1] if found else 'a comparison'}); probe(value=...) instead")
 
