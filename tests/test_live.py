@@ -26,7 +26,7 @@ from rxt_lite.models.checkpoint import load
 from rxt_lite.widgets import CostMeter, GateExplorer, MemoryMap, SlotSurvival
 from rxt_lite.widgets.bundle import bundle
 from rxt_lite.widgets.export import ANSWER, PREPARED, reference, rounded
-from rxt_lite.widgets.page import MODULE, SHIPPED, STYLE, live_html, write_assets
+from rxt_lite.widgets.page import ENGINE, MODULE, SHIPPED, STYLE, live_html, write_assets
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
@@ -129,9 +129,9 @@ def say(page, text: str) -> str:
     return page.locator(".rxt-model span").last.inner_text()
 
 
-TALK = """async ([module, dialogues]) => {
-    const { LocalEngine, Conversation } = await import(module);
-    const loaded = await LocalEngine.fetch(new URL("./", module).href), said = [];
+TALK = """async ([base, dialogues]) => {
+    const [{ Conversation }, { LocalEngine }] = await Promise.all(["widgets", "engine"].map((name) => import(`${base}rxt-${name}.mjs`)));
+    const loaded = await LocalEngine.fetch(base), said = [];
     for (const queries of dialogues) {
         const talk = new Conversation(loaded);
         for (const text of queries) await talk.say(text);
@@ -144,7 +144,7 @@ TALK = """async ([module, dialogues]) => {
 
 def talk(page, address: str, dialogues: list[list[str]]) -> dict:
     """Let the page's own modules go through conversations."""
-    return page.evaluate(TALK, [f"{address}rxt/{MODULE}", dialogues])
+    return page.evaluate(TALK, [f"{address}rxt/", dialogues])
 
 
 # ------------------------------------------------------------------------------------------------ the same model
@@ -354,7 +354,7 @@ def test_five_hundred_turns_do_not_grow(visit, address):
     page = visit()
     session = page.context.new_cdp_session(page)
     page.evaluate(f"""async () => {{
-        const {{ LocalEngine, Conversation }} = await import("{address}rxt/{MODULE}");
+        const {{ Conversation }} = await import("{address}rxt/{MODULE}"), {{ LocalEngine }} = await import("{address}rxt/{ENGINE}");
         const talk = window.talk = new Conversation(await LocalEngine.fetch("{address}rxt/"));
         window.go = async (turns) => {{ for (let n = 0; n < turns; n++) await talk.say({json.dumps(list(PREPARED))}[n % 12]); }};
     }}""")
@@ -408,5 +408,6 @@ def test_on_paper_pictures_stay_and_buttons_go(visit):
 
 
 def test_module_and_page_are_small(folder):
-    assert len(gzip.compress(bundle().encode())) < 25_000
+    assert len(gzip.compress(bundle("pages").encode())) < 15_360
+    assert len(gzip.compress(bundle("engine").encode())) < 10_000
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.parent.name == "rxt") < 5_000_000

@@ -58,7 +58,7 @@ def held(model: RxT, tokens: Tensor, stm: Tensor, gate: float) -> Tensor:
 class Widget(anywidget.AnyWidget):
     """What they share: the module, its style, and HTML for pages without a kernel."""
 
-    _esm = bundle()
+    _esm = bundle("notebook")
     _css = style()
     kind = traitlets.Unicode().tag(sync=True)
     on_a_page: tuple[str, ...] = ()  # the traits that a page needs

@@ -2,7 +2,7 @@
 
     <div data-rxt="CostMeter"><script type="application/json">{traits}</script>a table</div>
 
-`mountAll` of js/widgets.mjs puts the widget in the place of the table; the build of the book adds the module to every
+`mountAll` of js/pages.mjs puts the widget in the place of the table; the build of the book adds the module to every
 page on which there is one (book/_ext/live_model.py).
 """
 
@@ -18,7 +18,7 @@ from rxt_lite.widgets.export import check_profile, export_web, reference, rounde
 from rxt_lite.widgets.packing import packed_trace
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "book" / "rxt"  # the model that answers on pages
-MODULE, STYLE = "rxt-widgets.mjs", "rxt-widgets.css"
+MODULE, ENGINE, STYLE = "rxt-widgets.mjs", "rxt-engine.mjs", "rxt-widgets.css"
 
 
 def mount(kind: str, traits: dict, fallback: str) -> str:
@@ -56,5 +56,5 @@ def live_html(checkpoint: Path | str = SHIPPED) -> str:
 def write_assets(out: Path, checkpoint: Path | str = SHIPPED) -> None:
     """Everything that pages with widgets load, into the folder `out`: module, style, and the exported model beside them."""
     export_web(checkpoint, out)
-    (out / MODULE).write_text(bundle(), encoding="utf-8")
-    (out / STYLE).write_text(style(), encoding="utf-8")
+    for name, text in ((MODULE, bundle("pages")), (ENGINE, bundle("engine")), (STYLE, style())):
+        (out / name).write_text(text, encoding="utf-8")

@@ -3,8 +3,7 @@
 //   to the kernel      { id, command: "answer" | "remember", ids, hold } and the memory
 //   from the kernel    { id, token }, ... then { id, done, ids } and arrays; or { id, error }
 
-import { checkedQuery } from "./local.mjs";
-import { Tokenizer } from "./tokenizer.mjs";
+import { Tokenizer, checkedQuery } from "./tokenizer.mjs";
 
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 

@@ -6,7 +6,6 @@ import { Chat } from "./chat.mjs";
 import { Conversation, swap } from "./conversation.mjs";
 import { button, choice, folded, h, lines, plainTable, short } from "./drawing.mjs";
 import { Lab } from "./lab.mjs";
-import { LocalEngine } from "./local.mjs";
 import { momentPanels, survivalPanel } from "./panels.mjs";
 import { readSafetensors } from "./safetensors.mjs";
 import { timeStateless } from "./stopwatch.mjs";
@@ -111,7 +110,7 @@ export class Live {
   /** Less usual things: compare with PyTorch, time the other arms, another model. */
   more() {
     const files = h("input", { type: "file", multiple: true, "aria-label": "Files of an exported model",
-      onchange: () => this.act("Another model", async () => this.use(await LocalEngine.open(files.files))) });
+      onchange: () => this.act("Another model", async () => this.use(await this.engine.constructor.open(files.files))) });
     this.timed = h("input", { type: "checkbox" });
     this.asked = h("input", { type: "checkbox", checked: true });
     return h("div", { class: "rxt-more" },

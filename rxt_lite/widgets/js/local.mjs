@@ -6,7 +6,7 @@
 //   answer(ids, memory, onToken)                 { ids, text, read }         reads the memory
 //   remember(ids, memory, hold)                  { memory, gate, write }     makes a new one
 
-import { EOS, Tokenizer } from "./tokenizer.mjs";
+import { EOS, Tokenizer, checkedQuery } from "./tokenizer.mjs";
 import { RxT } from "./rxt.mjs";
 import { fastestAlgebra } from "./kernel.mjs";
 import { readSafetensors } from "./safetensors.mjs";
@@ -21,16 +21,6 @@ function breather() {
     await new Promise((resume) => setTimeout(resume));
     since = performance.now();
   };
-}
-
-/** Ids of [BOS] [Q] text [A], or one kind sentence why not. */
-export function checkedQuery(text, { about, tokenizer }) {
-  const ids = tokenizer.query(text), window = about.config.max_len;
-  if (ids.length === 3) throw new Error("the message is empty; say something, or pick a message below");
-  if (ids.length >= window) {
-    throw new Error(`the message has ${ids.length} tokens, and one event holds ${window} with its answer; say it in fewer words`);
-  }
-  return ids;
 }
 
 export function mostLikely(logits) {

@@ -81,3 +81,13 @@ export class Tokenizer {
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(bytes)); // keeps a leading U+FEFF
   }
 }
+
+/** Ids of [BOS] [Q] text [A], or one kind sentence why not. */
+export function checkedQuery(text, { about, tokenizer }) {
+  const ids = tokenizer.query(text), window = about.config.max_len;
+  if (ids.length === 3) throw new Error("the message is empty; say something, or pick a message below");
+  if (ids.length >= window) {
+    throw new Error(`the message has ${ids.length} tokens, and one event holds ${window} with its answer; say it in fewer words`);
+  }
+  return ids;
+}

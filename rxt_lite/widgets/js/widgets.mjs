@@ -1,34 +1,9 @@
 // The widgets, each drawn from the traits of a model: `model.get`, `set`, `on("change:…")`, `save_changes`. In a notebook
-// the model is that of ipywidgets; on a page without a kernel it is a `Store` filled from the page.
+// (notebook.mjs) the model is that of ipywidgets; on a page without a kernel (pages.mjs) it is filled from the page.
 
 import { choice, folded, grid, h, lines, plainTable, short } from "./drawing.mjs";
-import { KernelEngine } from "./kernel-engine.mjs";
-import { Live } from "./live.mjs";
-import { LocalEngine } from "./local.mjs";
 import { unpackedTrace } from "./packed.mjs";
 import { momentPanels } from "./panels.mjs";
-
-/** Traits without a kernel behind them. */
-class Store {
-  constructor(state) {
-    [this.state, this.listeners] = [state, []];
-  }
-
-  get(name) {
-    return this.state[name];
-  }
-
-  set(name, value) {
-    this.state[name] = value;
-    for (const [event, listener] of this.listeners) if (event === `change:${name}`) listener();
-  }
-
-  on(event, listener) {
-    this.listeners.push([event, listener]);
-  }
-
-  save_changes() {}
-}
 
 /** A slider that is a trait: moving one moves the other. */
 function slider(model, trait, label, min, max, step = 1) {
@@ -109,35 +84,4 @@ function drawCostMeter(model, el) {
   });
 }
 
-/** The live model: in the kernel where there is one, else in the page. */
-function drawLive(model, el) {
-  const live = h("div", {}), trace = model.get("trace"), prepared = trace && { ...unpackedTrace(trace), turns: model.get("turns") };
-  el.append(live);
-  if (!(model instanceof Store)) {
-    new Live(live, { load: async () => new KernelEngine(model), size: "in the kernel" }).ready();
-    return;
-  }
-  const base = new URL("./", import.meta.url).href; // the weights lie beside this module
-  new Live(live, { load: (onProgress) => LocalEngine.fetch(base, onProgress), size: model.get("size"), prepared, base });
-}
-
-const WIDGETS = { MemoryMap: drawMemoryMap, SlotSurvival: drawSlotSurvival, GateExplorer: drawGateExplorer, CostMeter: drawCostMeter, LiveRxT: drawLive };
-
-export function render({ model, el }) {
-  el.classList.add("rxt");
-  WIDGETS[model.get("kind")](model, el);
-}
-
-/** Bring all widgets of a page to life: elements data-rxt="kind" with their traits as JSON in a script inside. */
-export function mountAll(page = document) {
-  for (const el of page.querySelectorAll("[data-rxt]")) {
-    const model = new Store({ kind: el.dataset.rxt, ...JSON.parse(el.querySelector("script").textContent) });
-    el.removeAttribute("data-rxt"); // once is enough
-    el.replaceChildren();
-    render({ model, el });
-  }
-}
-
-export { Conversation } from "./conversation.mjs";
-export { LocalEngine } from "./local.mjs";
-export default { render };
+export const WIDGETS = { MemoryMap: drawMemoryMap, SlotSurvival: drawSlotSurvival, GateExplorer: drawGateExplorer, CostMeter: drawCostMeter };
