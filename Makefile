@@ -38,7 +38,7 @@ stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=fi
 	$(PY) tools/stories.py "$(STORIES)"
 
 results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
-	$(PY) tools/results.py
+	$(PY) tools/results.py --profile $(if $(filter ci,$(PROFILE)),ci,full)
 
 bench: $(SETUP)  ## speed beside a plain loop and PyTorch's own layers, as a table: make bench BENCH="--bf16 --compile"
 	.venv/bin/rxt-lite bench $(BENCH)

@@ -62,7 +62,8 @@ def saved(run: Path | None, kind: str):
 def train(
     run: Annotated[Path, typer.Argument(help="folder for the run; an unfinished run in it goes on")],
     preset: Annotated[str, typer.Option(help="shape of the model, see `rxt-lite presets`")] = "",
-    world: Annotated[str, typer.Option(help="preset of the small world: easy, base, long, overwrite, long_range, hard")] = "base",
+    world: Annotated[list[str] | None, typer.Option(
+        help="preset of the small world: easy, base, long, far, overwrite, long_range, hard; may be given several times")] = None,
     stories: Annotated[str, typer.Option(help='real stories instead: a .txt, .json, .parquet file, or "hub"')] = "",
     limit: Annotated[int | None, typer.Option(help="read only the first so many stories")] = None,
     model: Annotated[str, typer.Option(help="rxt, full_history or both")] = "",
@@ -113,7 +114,7 @@ def train(
         else:
             rows = []
             for kind in kinds:
-                _, history = recipes.train_on_world(run, kind=kind, world=world, **how)
+                _, history = recipes.train_on_world(run, kind=kind, worlds=world or recipes.WORLDS, **how)
                 rows += trained_rows(history, model=kind, folder=str(run / kind))
         if number() == 0:
             show(rows, as_json)
@@ -197,11 +198,13 @@ def recall(
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
     by: Annotated[str, typer.Option(help="against: seen (turns since), written (turn of telling), stored (facts told)")] = "seen",
+    verdicts: Annotated[bool, typer.Option(
+        "--verdicts", help="instead: how told, changed and unknown facts were answered: right, stale, refused, other")] = False,
     as_json: Json = False,
 ) -> None:
     """Recall of planted facts by distance: memory on, reset, swapped, last event only, full history, chance."""
     from rxt_lite.data.dialogues import make_dialogues
-    from rxt_lite.experiments.recall import recall_rows
+    from rxt_lite.experiments.recall import marks_of, recall_rows, verdict_rows
     from rxt_lite.models.checkpoint import read_card
 
     with clear_errors():
@@ -212,7 +215,10 @@ def recall(
             model, tokenizer = saved(run, "rxt")
             full_history, _ = saved(run, "full_history")
             seed = read_card(run / "rxt")["card"].get("seed", 0)
-            show(recall_rows(model, full_history, tests, tokenizer, seed=seed, by=by), as_json)
+            if verdicts:
+                show(verdict_rows(marks_of(model, full_history, tests, tokenizer), seed=seed), as_json)
+            else:
+                show(recall_rows(model, full_history, tests, tokenizer, seed=seed, by=by), as_json)
 
 
 @app.command()

@@ -157,7 +157,7 @@ PAPER = {
 }
 
 TINY = ModelConfig()  # tests, first examples
-BOOK = ModelConfig(vocab_size=767, d_model=64, n_layers=2, n_slots=16, d_ff=128, max_len=48)  # the small world
+BOOK = ModelConfig(vocab_size=767, d_model=128, n_layers=2, n_slots=16, d_ff=256, max_len=48)  # the small world
 STORY = ModelConfig(vocab_size=1024, d_model=96, n_layers=2, n_slots=32, d_ff=256, max_len=112)  # real stories
 
 # The paper's models, sizes from their cards; a test holds them to the published parameter counts.

@@ -43,13 +43,14 @@ STATEMENTS = {
 }
 QUESTIONS = {
     "colour": [f"what colour is the {OBJ}", f"which colour does the {OBJ} have",
-               f"do you know the colour of the {OBJ}"],
-    "place": [f"where is the {OBJ}", f"where can i find the {OBJ}", f"do you know where the {OBJ} is"],
-    "holder": [f"who has the {OBJ}", f"which child has the {OBJ}", f"do you know who has the {OBJ}"],
-    "food": [f"what food does {WHO} like", f"what does {WHO} like to eat", f"do you know what {WHO} likes to eat"],
-    "pet": [f"what pet does {WHO} have", f"which animal does {WHO} keep", f"do you know what pet {WHO} has"],
+               f"do you know the colour of the {OBJ}", f"what is the colour of the {OBJ}"],
+    "place": [f"where is the {OBJ}", f"where can (?:i|you) find the {OBJ}", f"do you know where the {OBJ} is"],
+    "holder": [f"who has the {OBJ}", f"which child has the {OBJ}", f"do you know (?:who|which child) has the {OBJ}"],
+    "food": [f"what food does {WHO} like", f"what does {WHO} like to eat", f"do you know what {WHO} likes to eat",
+             f"which food does {WHO} like"],
+    "pet": [f"what pet does {WHO} have", f"which animal does {WHO} keep", f"do you know (?:what|which) pet {WHO} has"],
     "pet name": [f"what is {WHO}'s pet called", f"what is the name of {WHO}'s pet",
-                 f"do you know the name of {WHO}'s pet"],
+                 f"do you know the name of {WHO}'s pet", f"what name does {WHO}'s pet have"],
 }
 WORDS = {"colour": COLOURS, "place": PLACES, "holder": PEOPLE, "food": FOODS, "pet": PETS, "pet name": PET_NAMES}
 VALUE = re.compile(r"\b(%s)\b" % "|".join(word for words in WORDS.values() for word in words))
@@ -138,6 +139,7 @@ BYTES = {
     "easy": "6ba21a4ee625649212d4b5e143044ba97e9e17f64d8815216316e9489b09cdb7",
     "base": "44e1507c1226e87f331923923f747d3111ec8c623cb4cfa749be157e53940715",
     "long": "7a7535b4d60b8504e5dea91634fe552aa11c1cbb239265008edb19e0392aa0e3",
+    "far": "14290a4becde72484a65c2cfcac30c5926a56226011d91573a8a84fbec5a6eab",
     "overwrite": "99da6e4df4b047a7c17da9bc72727f03923ca2ada31da9eef7cfdd924fd82029",
     "long_range": "038bd9307fed65648dab97b0af2756221412efd3b6655022a9b06e8abb122670",
     "hard": "e74e69370041f8c79225f4e3af52f6040809c9f27f4ed94fa2f386639dac7261",
@@ -200,6 +202,17 @@ def test_distances_are_uniform_where_they_are_drawn():
         mean = sum(counts.values()) / (turns - 1)
         assert set(counts) == set(range(1, turns))
         assert all(abs(n - mean) < 4.5 * mean ** 0.5 for n in counts.values()), (preset, counts)
+
+
+def test_a_paraphrase_is_asked_nowhere_else_and_in_known_words():
+    asked = lambda split: {q for d in make_dialogues("base", 300, split=split) for q in (e.query for e in d.events) if q.endswith("?")}  # noqa: E731
+    frames = [frame for kind in ATTRIBUTES.values() for frame in (*kind.tell, *kind.change, *kind.ask, kind.answer)]
+    known = set(re.findall(r"\w+", " ".join(frames).lower()))
+    for kind in ATTRIBUTES.values():
+        assert kind.ask_otherwise not in kind.ask
+        assert set(re.findall(r"\w+", kind.ask_otherwise.lower())) <= known
+    chat = {query for query, _ in CHATTER}
+    assert not (asked("test_paraphrase") - chat) & (asked("train") | asked("test_iid"))
 
 
 def test_test_distance_asks_every_distance_equally_often_and_shows_the_value_once():

@@ -9,7 +9,7 @@ from rxt_lite.config import EOS, PAD, TINY
 from rxt_lite.data.dialogues import World, make_dialogues
 from rxt_lite.data.tokenizer import encode_event, encode_query, world_tokenizer
 from rxt_lite.experiments.intervals import wilson
-from rxt_lite.experiments.recall import ARMS, recall_rows, run_freely
+from rxt_lite.experiments.recall import ARMS, marks_of, memory_on, memory_reset, recall_rows, run_freely, verdict_rows
 from rxt_lite.experiments.stories import answer_bits, ratio_interval, story_rows, unigram_bits
 from rxt_lite.models import RxT
 from rxt_lite.models.base import Cache, EventModel
@@ -94,6 +94,19 @@ def test_recall_can_be_counted_against_the_turn_of_writing_and_the_facts_stored(
         assert all(r["recall"] == 1.0 for r in rows["memory_on"])
     with pytest.raises(ValueError, match="'age'.*seen, written, stored"):
         recall_rows(model, None, hard, TOKENIZER, seed=0, by="age")
+
+
+def test_verdicts_tell_a_refusal_of_what_was_told_from_one_of_what_was_not():
+    tests = make_dialogues("overwrite", 40, split="test_iid", seed=3)
+    marks = marks_of(PerfectMemory(tests), None, tests, TOKENIZER, arms=(memory_on, memory_reset))
+    rows = {(r["arm"], r["question"], r["verdict"]): r for r in verdict_rows(marks, seed=4)}
+    assert all(rows["memory_on", question, "right"]["share"] == 1 for question in ("told", "changed", "unknown"))
+    assert rows["memory_reset", "told", "right"]["share"] < 0.1
+    probes = [p for d in tests for p in d.probes]
+    assert {q: rows["memory_on", q, "right"]["n"] for q in ("told", "changed", "unknown")} == {
+        "told": sum(p.writes == 1 for p in probes), "changed": sum(p.writes == 2 for p in probes),
+        "unknown": sum(p.kind == "unknown" for p in probes)}
+    assert {r["seed"] for r in rows.values()} == {4}
 
 
 def test_last_event_only_reaches_one_event_back():

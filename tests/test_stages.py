@@ -563,7 +563,7 @@ def test_an_empty_list_of_dialogues_is_refused():
 
 # --- the curriculum as a whole ---------------------------------------------------------------
 
-WORLD = {"config": replace(SMALL, max_len=48), "world": "easy", "batch_size": 2, "changes": {"steps": 2, "warmup": 1}, **QUICK}
+WORLD = {"config": replace(SMALL, max_len=48), "worlds": ("easy",), "batch_size": 2, "changes": {"steps": 2, "warmup": 1}, **QUICK}
 
 
 def test_a_curriculum_is_its_stages_one_after_the_other(tmp_path):

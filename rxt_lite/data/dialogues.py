@@ -22,7 +22,7 @@ from typing import Any
 
 from rxt_lite.data.world import ACKNOWLEDGEMENTS, ATTRIBUTES, CHATTER, LEVELS, OBJECTS, PEOPLE, REFUSAL
 
-SPLITS = ("train", "valid", "test_iid", "test_combo", "test_distance", "test_overwrite", "test_long")
+SPLITS = ("train", "valid", "test_iid", "test_combo", "test_distance", "test_overwrite", "test_long", "test_paraphrase")
 
 Key = tuple[str, str]                                                    # (attribute, entity)
 OF_OBJECTS = tuple(name for name, kind in ATTRIBUTES.items() if kind.entities is OBJECTS)
@@ -98,6 +98,7 @@ class World:
     ack_repeats     the answer to a telling repeats the facts, so that they are seen twice
     distance        turns from telling to asking; None draws it uniformly from all that fit
     gap             turns about others in the middle: what is told before them is asked after them (and stays true)
+    paraphrase      every question is asked in the words that are kept for test_paraphrase
     """
 
     turns: int = 9
@@ -113,6 +114,7 @@ class World:
     ack_repeats: bool = False
     distance: int | None = None
     gap: int = 0
+    paraphrase: bool = False
 
     def __post_init__(self):
         _check("turns", self.turns, 2, 1000)
@@ -154,6 +156,7 @@ PRESETS = {
     "easy": World(turns=5, people=1, objects=1, templates=1, probes=2, overwrites=0),
     "base": BASE,
     "long": World(turns=17, people=3, objects=3, probes=5),
+    "far": World(turns=33, people=3, objects=3, probes=6),
     "overwrite": replace(BASE, probes=2, overwrites=0.7),
     "long_range": World(turns=12, probes=2, gap=8),
     "hard": World(people=4, objects=4, probes=4, overwrites=0, unknowns=0, chatter=0),  # 5 facts or more, no turn to spare
@@ -169,6 +172,8 @@ def _for_split(world: World, split: str, step: int) -> World:
         turns = max(world.turns, 3)
         return replace(world, turns=turns, probes=max(1, min(world.probes, turns // 4)), overwrites=1, gap=0,
                        distance=world.distance and min(world.distance, turns - 2))
+    if split == "test_paraphrase":
+        return replace(world, paraphrase=True)
     if split == "test_long":
         return replace(world, turns=2 * world.turns, gap=world.gap and world.gap + world.turns)
     return world
@@ -199,6 +204,7 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
     test_distance           one question, told exactly 1 + index mod (turns - 1) turns before, its value seen only then
     test_overwrite          every asked fact has changed before
     test_long               twice the turns with as many questions (a gap grows by the turns added)
+    test_paraphrase         every question is asked in words that no other split asks it in
 
     Raises ValueError for an unknown preset or split.
     """
@@ -392,7 +398,8 @@ def _speak(world: World, dice: Dice, turn: _Turn) -> Event:
     if turn.asks is None:
         return Event(*dice.pick(CHATTER[:world.templates * len(CHATTER) // LEVELS]))
     name, entity = turn.asks.key
-    query = dice.pick(ATTRIBUTES[name].ask[:world.templates]).format(e=entity)
+    frame = ATTRIBUTES[name].ask_otherwise if world.paraphrase else dice.pick(ATTRIBUTES[name].ask[:world.templates])
+    query = frame.format(e=entity)
     return Event(query, ATTRIBUTES[name].answer.format(e=entity, v=turn.asks.values[-1]) if turn.asks.writes else REFUSAL)
 
 

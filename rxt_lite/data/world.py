@@ -30,6 +30,7 @@ PET_NAMES = ("Pip", "Coco", "Rex", "Momo", "Spot", "Luna", "Bella", "Dot", "Zigg
 class Attribute:
     """What can be said about one kind of entity: three ways to tell, change and ask, one to answer.
 
+    `ask_otherwise` is a fourth way to ask, in words that occur elsewhere, which no split but test_paraphrase uses.
     In every sentence `{e}` stands for the entity and `{v}` for the value.
     """
 
@@ -38,6 +39,7 @@ class Attribute:
     tell: tuple[str, str, str]
     change: tuple[str, str, str]
     ask: tuple[str, str, str]
+    ask_otherwise: str
     answer: str
 
 
@@ -47,36 +49,42 @@ ATTRIBUTES = {
         tell=("The {e} is {v}.", "I painted the {e} {v}.", "The colour of the {e} is {v}."),
         change=("Now the {e} is {v}.", "The {e} is {v} now.", "The colour of the {e} is now {v}."),
         ask=("What colour is the {e}?", "Which colour does the {e} have?", "Do you know the colour of the {e}?"),
+        ask_otherwise="What is the colour of the {e}?",
         answer="The {e} is {v}."),
     "place": Attribute(
         entities=OBJECTS, values=PLACES,
         tell=("The {e} is in the {v}.", "I left the {e} in the {v}.", "You can find the {e} in the {v}."),
         change=("Now the {e} is in the {v}.", "The {e} is in the {v} now.", "I moved the {e} to the {v}."),
         ask=("Where is the {e}?", "Where can I find the {e}?", "Do you know where the {e} is?"),
+        ask_otherwise="Where can you find the {e}?",
         answer="The {e} is in the {v}."),
     "holder": Attribute(
         entities=OBJECTS, values=PEOPLE,
         tell=("{v} has the {e}.", "I gave the {e} to {v}.", "{v} took the {e}."),
         change=("Now {v} has the {e}.", "{v} has the {e} now.", "Then {v} took the {e}."),
         ask=("Who has the {e}?", "Which child has the {e}?", "Do you know who has the {e}?"),
+        ask_otherwise="Do you know which child has the {e}?",
         answer="{v} has the {e}."),
     "food": Attribute(
         entities=PEOPLE, values=FOODS,
         tell=("{e} likes {v}.", "{e} loves to eat {v}.", "The best food for {e} is {v}."),
         change=("Now {e} likes {v}.", "{e} likes {v} now.", "These days {e} likes {v}."),
         ask=("What food does {e} like?", "What does {e} like to eat?", "Do you know what {e} likes to eat?"),
+        ask_otherwise="Which food does {e} like?",
         answer="{e} likes {v}."),
     "pet": Attribute(
         entities=PEOPLE, values=PETS,
         tell=("{e} has a {v}.", "{e} keeps a {v}.", "{e}'s pet is a {v}."),
         change=("Now {e} has a {v}.", "{e} has a {v} now.", "These days {e} has a {v}."),
         ask=("What pet does {e} have?", "Which animal does {e} keep?", "Do you know what pet {e} has?"),
+        ask_otherwise="Do you know which pet {e} has?",
         answer="{e} has a {v}."),
     "pet name": Attribute(
         entities=PEOPLE, values=PET_NAMES,
         tell=("{e}'s pet is called {v}.", "{e} calls the pet {v}.", "The name of {e}'s pet is {v}."),
         change=("Now {e}'s pet is called {v}.", "{e}'s pet is called {v} now.", "These days {e} calls the pet {v}."),
         ask=("What is {e}'s pet called?", "What is the name of {e}'s pet?", "Do you know the name of {e}'s pet?"),
+        ask_otherwise="What name does {e}'s pet have?",
         answer="{e}'s pet is called {v}."),
 }
 

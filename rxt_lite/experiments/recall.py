@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rxt_lite.config import PAD
-from rxt_lite.data.dialogues import Dialogue, Probe, answer_is_right
+from rxt_lite.data.dialogues import Dialogue, Probe, classify
 from rxt_lite.data.tokenizer import decode, encode_query
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.models.base import EventModel, State, join
@@ -94,8 +94,8 @@ def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: S
 
 
 def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer,
-             batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> dict[str, list[tuple[Probe, bool]]]:
-    """Each question about a told fact, and whether it was answered rightly, under every arm."""
+             batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> dict[str, list[tuple[Probe, str]]]:
+    """Each question, and how it was answered (see `classify`), under every arm."""
     runs = [(arm.__name__, model, arm) for arm in arms]
     if full_history is not None:
         runs.append(("full_history", full_history, memory_on))
@@ -104,22 +104,44 @@ def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequ
         for first in range(0, len(dialogues), batch_size):
             some = dialogues[first : first + batch_size]
             for dialogue, answers in zip(some, run_freely(which, some, tokenizer, arm)):
-                marks[name] += [(p, answer_is_right(p, answers[p.turn])) for p in dialogue.probes if p.kind == "recall"]
+                marks[name] += [(probe, classify(probe, answers[probe.turn])) for probe in dialogue.probes]
     return marks
 
 
-def count(marks: dict[str, list[tuple[Probe, bool]]], dialogues: Sequence[Dialogue], *, seed: int, by: str) -> list[dict]:
+def count(marks: dict[str, list[tuple[Probe, str]]], dialogues: Sequence[Dialogue], *, seed: int, by: str) -> list[dict]:
     """The rows of `recall_rows` from the marks of one run, which may be counted against each of BY."""
     rows = []
     for name, of_arm in marks.items():
         right, n = defaultdict(int), defaultdict(int)
-        for probe, is_right in of_arm:
-            right[BY[by](probe)] += is_right
-            n[BY[by](probe)] += 1
+        for probe, verdict in of_arm:
+            if probe.kind == "recall":
+                right[BY[by](probe)] += verdict == "right"
+                n[BY[by](probe)] += 1
         for at in sorted(n):
             low, high = wilson(right[at], n[at])
             rows.append({"arm": name, by: at, "recall": right[at] / n[at], "low": low, "high": high, "n": n[at], "seed": seed})
     return rows + chance_rows(dialogues, seed, by)
+
+
+VERDICTS = ("right", "stale", "refused", "other")
+QUESTIONS: dict[str, Callable[[Probe], bool]] = {
+    "told": lambda p: p.writes == 1,  # once
+    "changed": lambda p: p.writes > 1,
+    "unknown": lambda p: p.writes == 0,  # never told: right is a refusal
+}
+
+
+def verdict_rows(marks: dict[str, list[tuple[Probe, str]]], *, seed: int) -> list[dict]:
+    """Rows {"arm", "question", "verdict", "share", "low", "high", "n", "seed"}: how each kind of question was answered."""
+    rows = []
+    for arm, of_arm in marks.items():
+        for question, asks in QUESTIONS.items():
+            given = [verdict for probe, verdict in of_arm if asks(probe)]
+            for verdict in VERDICTS if given else ():
+                low, high = wilson(given.count(verdict), len(given))
+                rows.append({"arm": arm, "question": question, "verdict": verdict, "share": given.count(verdict) / len(given),
+                             "low": low, "high": high, "n": len(given), "seed": seed})
+    return rows
 
 
 def chance_rows(dialogues: Sequence[Dialogue], seed: int, by: str = "seen") -> list[dict]:

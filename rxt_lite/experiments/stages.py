@@ -85,7 +85,7 @@ def trained(folder: Path, size: Size, seed: int, only: Sequence[str] = ()) -> It
 
 
 def train(run: Path, stages: Sequence[str], size: Size, seed: int) -> tuple[RxT, list[dict]]:
-    return train_on_world(run, stages=stages, config=size.config, world=size.world, batch_size=size.batch_size, seed=seed,
+    return train_on_world(run, stages=stages, config=size.config, worlds=(size.world,), batch_size=size.batch_size, seed=seed,
                           changes={} if size.steps is None else {"steps": size.steps})
 
 

@@ -33,8 +33,11 @@ KINDS = {"rxt": "RxT", "full_history": "DecoderLM"}
 ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=350, lr=3e-3, warmup=50)
 
 
-def lessons(world: str, steps: int) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
-    """Which worlds are taught from which of `steps` on: to tell a few names apart, then all names, then `world`.
+WORLDS = ("base", "hard", "long")  # what the last lesson teaches, a batch of each in turn
+
+
+def lessons(worlds: Sequence[str], steps: int) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
+    """Which worlds are taught from which of `steps` on: to tell a few names apart, then all names, then `worlds` in turn.
 
     With all names from the start a model soon knows *what* was asked about (a pet, a colour) and answers with the
     pet of the wrong person for a very long time: the book's log has the numbers. Among four names it learns to
@@ -43,12 +46,12 @@ def lessons(world: str, steps: int) -> tuple[tuple[int, tuple[World | str, ...]]
     few = World(turns=6, people=3, objects=0, cast=4, templates=1, probes=3, overwrites=0, unknowns=0)
     many = replace(few, cast=World().cast, templates=3)
     things = {"people": 0, "objects": 3}
-    return ((0, (few, replace(few, **things))), (11 * steps // 23, (many, replace(many, **things))), (13 * steps // 23, (world,)))
+    return ((0, (few, replace(few, **things))), (5 * steps // 13, (many, replace(many, **things))), (31 * steps // 65, tuple(worlds)))
 
 
 def twin(config: ModelConfig, max_len: int) -> ModelConfig:
-    """The full-history decoder beside an RxT of this shape: twice the decoder layers, in place of encoder and memory."""
-    return replace(config, n_layers=2 * config.n_layers, max_len=max_len)
+    """The full-history decoder beside an RxT of this shape: wider and deeper, for BOOK 1.9 times the parameters."""
+    return replace(config, d_model=3 * config.d_model // 2, d_ff=3 * config.d_ff // 2, n_layers=2 * config.n_layers + 1, max_len=max_len)
 
 
 def make_model(kind: str, config: ModelConfig, transcript: int, seed: int) -> EventModel:
@@ -61,7 +64,7 @@ def make_model(kind: str, config: ModelConfig, transcript: int, seed: int) -> Ev
 
 
 def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = BOOK, stage: Stage = MEMORY_AWARE,
-                   stages: Sequence[str] = (), world: str = "base", batch_size: int = 64, seed: int = 0,
+                   stages: Sequence[str] = (), worlds: Sequence[str] = WORLDS, batch_size: int = 64, seed: int = 0,
                    **how) -> tuple[EventModel, list[dict]]:
     """Train one model on the embedded small world and save it in the folder `run`; returns it with its rows.
 
@@ -72,12 +75,12 @@ def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = 
     model = make_model(kind, config, transcript=1024, seed=seed)
 
     def batches(stage: Stage) -> WorldBatches:
-        taught = lessons(world, stage.steps) if stage.lessons else ((0, (world,)),)
+        taught = lessons(worlds, stage.steps) if stage.lessons else ((0, tuple(worlds)),)
         return WorldBatches(taught, batch_size, seed, config.max_len, tokenizer)
 
     if how.get("patience") or stages:
-        held_out = make_dialogues(world, 128, split="valid", seed=seed)
-        how.setdefault("valid", [make_batch(held_out, tokenizer, max_event_len=config.max_len)])
+        held_out = [make_dialogues(world, 128, split="valid", seed=seed) for world in worlds]
+        how.setdefault("valid", [make_batch(some, tokenizer, max_event_len=config.max_len) for some in held_out])
     if stages:
         return train_stages(run, stages, kind, model, tokenizer, batches, seed, **how)
     return model, finish(run, kind, model, tokenizer, stage, batches(stage), seed, **how)
