@@ -67,7 +67,7 @@ class DecoderLayer(nn.Module):
         k, v = self.attention.keys_values(h, rotation)
         if past is not None:
             k, v = past(k, v)
-        causal = mask is None and x.shape[1] > 1
+        causal = mask is None if x.shape[1] > 1 else False  # one token comes after all others
         x = x + self.attention.attend(h, k, v, rotation=rotation, mask=mask, causal=causal)
         if slots is not None:
             x = x + self.memory.attend(self.norm_memory(x), *slots, rotation=rotation, mask=slots_mask)

@@ -40,7 +40,8 @@ def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
         return x
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # there are no half-precision complex products
     if torch.compiler.is_compiling():  # torch.compile fuses real products with their neighbours, and knows no complex ones
-        (x1, x2), (cos, sin) = wide.unflatten(-1, (-1, 2)).unbind(-1), torch.view_as_real(rotation).unbind(-1)
+        rotation = torch.view_as_real(rotation) if rotation.is_complex() else rotation  # (..., K/2, 2)
+        (x1, x2), (cos, sin) = wide.unflatten(-1, (-1, 2)).unbind(-1), rotation.unbind(-1)
         return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))  # (..., T, H, K/2)
     return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)

@@ -152,14 +152,19 @@ class RxT(EventModel):
                slots_mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V), or (M, V) of the places `where` (B, T); `slots_mask` (B, 1, S) is True on slots that may be read."""
         if cache is None:
-            rotation, mask = self.rope(torch.arange(tokens.shape[1], device=tokens.device)), None
+            positions, mask = torch.arange(tokens.shape[1], device=tokens.device), None
         else:
-            positions, mask = cache.admit(tokens)
-            rotation = self.rope(positions)  # (B, T, 1, K/2)
+            positions, mask = cache.admit(tokens)  # what the host decides stays out of the layers: they compile as a whole
+        x = self.hidden(tokens, self.rope(positions), slots, cache, mask, slots_mask)
+        return self.head(self.norm_head(x if where is None else x[where]))
+
+    def hidden(self, tokens: Tensor, rotation: Tensor, slots: list, cache: Cache | None, mask: Tensor | None,
+               slots_mask: Tensor | None) -> Tensor:
+        """The last layer's output (B, T, D)."""
         x = self.embedding(tokens)
         for index, layer in enumerate(self.decoder):
             x = layer(x, rotation, slots[index], cache and cache.layer(index), mask, slots_mask)
-        return self.head(self.norm_head(x if where is None else x[where]))
+        return x
 
     def forward(self, tokens: Tensor, state: Tensor) -> Tensor:
         self.check_tokens(tokens)
