@@ -4,8 +4,12 @@ Chromium is found on the PATH (or named by RXT_BROWSER). Without it the browser 
 with RXT_REQUIRE_BROWSER=1, as in .ci/run, they fail instead.
 """
 
+import itertools
+import json
 import os
+import re
 import shutil
+import subprocess
 
 import pytest
 
@@ -39,3 +43,41 @@ def launch():
 @pytest.fixture(scope="session")
 def browser(launch):
     return launch()
+
+
+@pytest.fixture
+def firefox(tmp_path):
+    """A function that opens an address in Firefox and returns what an expression is worth there; skipped without Firefox.
+
+    It speaks WebDriver BiDi itself: the browser of a distribution is not one that Playwright can drive.
+    """
+    found = shutil.which("firefox-esr") or shutil.which("firefox")
+    if not found:
+        pytest.skip("no Firefox on the PATH (Debian: apt-get install firefox-esr); Chromium shows the same page")
+    import websocket
+
+    command = [found, "--headless", "--no-remote", "--profile", str(tmp_path), "--remote-debugging-port=0", "about:blank"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "HOME": str(tmp_path)})
+    where = next(match[0] for line in process.stderr if (match := re.search(r"ws://\S+", line)))
+    line, numbers = websocket.create_connection(f"{where}/session", timeout=PATIENCE / 1000, suppress_origin=True), itertools.count()
+
+    def ask(method: str, **parameters) -> dict:
+        number = next(numbers)
+        line.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while (answer := json.loads(line.recv())).get("id") != number:
+            pass
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def evaluate(address: str, expression: str):
+        ask("session.new", capabilities={})
+        tab = ask("browsingContext.getTree")["contexts"][0]["context"]
+        ask("browsingContext.navigate", context=tab, url=address, wait="complete")
+        said = ask("script.evaluate", expression=f"({expression}).then(JSON.stringify)", target={"context": tab}, awaitPromise=True)
+        assert said["type"] == "success", said
+        return json.loads(said["result"]["value"])
+
+    yield evaluate
+    line.close()
+    process.terminate()
+    process.wait()

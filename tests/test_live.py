@@ -148,15 +148,28 @@ def talk(page, address: str, dialogues: list[list[str]]) -> dict:
 
 
 # ------------------------------------------------------------------------------------------------ the same model
+def check_against_pytorch(done: dict, folder: Path) -> None:
+    turns, expected = done["said"][0], json.loads((folder / "rxt" / "reference.json").read_text())
+    assert [turn["ids"] for turn in turns] == [turn["event"] for turn in expected]
+    memory = torch.tensor([turn["memory"] for turn in turns])
+    assert (memory - load_file(folder / "rxt" / "reference.safetensors")["memory"][1:].flatten(1)).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_conversation_is_pytorchs(launch, visit, address, folder, engine):
     flags, script, name = ENGINES[engine]
     done = talk(visit(by=launch(*flags), script=script), address, [list(PREPARED)])
-    turns, expected = done["said"][0], json.loads((folder / "rxt" / "reference.json").read_text())
     assert done["name"] == name
-    assert [turn["ids"] for turn in turns] == [turn["event"] for turn in expected]
-    memory = torch.tensor([turn["memory"] for turn in turns])
-    assert (memory - load_file(folder / "rxt" / "reference.safetensors")["memory"][1:].flatten(1)).abs().max() < 1e-5
+    check_against_pytorch(done, folder)
+
+
+@pytest.mark.parametrize("simd", [True, False])
+def test_conversation_is_pytorchs_in_firefox(firefox, address, folder, simd):
+    without = "" if simd else "WebAssembly.instantiate = async () => { throw new Error('no SIMD') };"
+    ask = f"(async () => {{ {without} return ({TALK})({json.dumps([f'{address}rxt/', [list(PREPARED)]])}); }})()"
+    done = firefox(f"{address}live.html", ask)
+    assert done["name"] == ("WebAssembly SIMD" if simd else "JavaScript")
+    check_against_pytorch(done, folder)
 
 
 def test_recall_asked_in_the_page_is_the_checkpoints(visit, address, model, tokenizer):
