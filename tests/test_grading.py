@@ -17,12 +17,12 @@ import nbformat
 import pytest
 from grading_cases import ATTACKS, FILES, FOUND, HONEST, LOOK_FOR, NO_NOTEBOOKS, RIGHT, SPIES, WRONG
 
-from rxt_lite.grading.check import SECRET, answered, check_lab
-from rxt_lite.grading.grade import Task, grade_class, grade_one
+from rxt_lite.grading.check import SECRET, answered, check_lab, differs
+from rxt_lite.grading.grade import Task, grade_class, grade_one, with_manual_points
 from rxt_lite.grading.jail import Limits, best_level
 from rxt_lite.grading.key import make_key
-from rxt_lite.grading.results import file_name, write_reports
-from rxt_lite.grading.source import Lab, read_lab, release, to_text
+from rxt_lite.grading.results import file_name, read_manual, write_reports
+from rxt_lite.grading.source import BEGIN, END, Lab, read_lab, release, to_text
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "labs" / "example" / "source.ipynb"
@@ -298,3 +298,44 @@ def test_isolation_that_is_required_and_missing_is_an_error(submitted):
 def test_plain_limits_grade_too(key):
     row = grade_one(Task("somebody", json.dumps(notebook_with({"q1": WRONG + ATTACKS["memory"]})).encode(), key, LIMITS, "limits"))
     assert points(row) == [0, 3, 4] and row["isolation"] == "limits"
+
+
+# ------------------------------------------------------------------------------------------------ what stands in the tree
+SOURCES = sorted((ROOT / "labs" / "source").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_student_notebooks_are_what_their_sources_generate(source):
+    lab = read_lab(source)
+    assert differs(lab, ROOT / "labs" / source.name) == ""
+    assert 4 <= sum(not question["manual"] for question in lab.questions.values()) <= 8
+    assert sum(question["manual"] for question in lab.questions.values()) == 1
+    assert lab.cells("wrong") and "colab.research.google.com" in lab.notebook.cells[0].source
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_no_solution_stands_in_what_students_get(source):
+    """No line between the solution markers, and no hidden check, if it is long enough to be told from prose."""
+    lab, text = read_lab(source), (ROOT / "labs" / source.name).read_text()
+    told = [json.dumps(line.strip(), ensure_ascii=False)[1:-1] for cell in lab.cells("check") for line in cell.source.split("\n")]
+    for cell in lab.cells("answer"):
+        inside = False
+        for line in cell.source.split("\n"):
+            inside = line.strip() == BEGIN or (inside and line.strip() != END)
+            told += [json.dumps(line.strip(), ensure_ascii=False)[1:-1]] if inside else []
+    assert [line for line in told if len(line) > 30 and line in text] == []
+
+
+def test_the_example_goes_from_source_to_class_report(key, tmp_path):
+    rows, failures = grade_class(key, SOURCE.parent / "submissions", tmp_path, limits=PATIENT, level=best_level())
+    assert failures == []
+    lab = Lab(nbformat.reads(key, as_version=4), Path("key"))
+    rows = with_manual_points(rows, read_manual(SOURCE.parent / "points.csv", lab))
+    assert {row["student"]: row["score"] for row in rows} == {"amber": 12, "basalt": 9, "coral": 2, "delta": 3, "ember": 9, "fjord": 11.5}
+    write_reports(rows, lab, tmp_path)
+    assert "rows do not sum to 1" in (tmp_path / "feedback" / f"{file_name('basalt')}.html").read_text()
+
+
+def test_no_key_is_in_the_tree():
+    tracked = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert [name for name in tracked if "key" in nbformat.read(ROOT / name, as_version=4).metadata.get("lab", {})] == []
