@@ -31,6 +31,12 @@ def assets(app) -> Path:
     return Path(app.outdir) / "_static" / "rxt"
 
 
+def without_kernel_state(app, pagename, templatename, context, doctree):
+    """The state of widgets, their whole code in it, is for a kernel that a page has not."""
+    context["script_files"] = [file for file in context.get("script_files", [])
+                               if getattr(file, "attributes", {}).get("type") != "application/vnd.jupyter.widget-state+json"]
+
+
 def with_module(app, pagename, templatename, context, doctree):
     if "data-rxt=" not in context.get("body", ""):
         return
@@ -49,4 +55,5 @@ def setup(app):
     app.add_directive("rxt-live", LiveModel)
     app.connect("builder-inited", write_files)
     app.connect("html-page-context", with_module, priority=900)
+    app.connect("html-page-context", without_kernel_state, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
