@@ -8,7 +8,8 @@ import torch
 
 from rxt_lite.config import NANO_12M
 from rxt_lite.experiments import speed
-from rxt_lite.experiments.speed import SIZES, Ours, Plain, Torch, compile_layers, speed_rows
+from rxt_lite.experiments.cost import decode_macs
+from rxt_lite.experiments.speed import SIZES, Ours, Plain, Products, Torch, compile_layers, speed_rows
 from rxt_lite.models import RxT
 
 TINY = {"vocab_size": 50, "d_model": 16, "n_layers": 2, "n_slots": 5, "d_ff": 12, "max_len": 256}
@@ -55,7 +56,7 @@ def test_every_row_has_its_numbers(size, bf16, monkeypatch):
     rows = speed_rows(size, rounds=1, bf16=bf16)
     assert {(r["task"], r["arm"]) for r in rows} >= {("training", a) for a in ("ours", "plain", "torch")}
     assert all(0 < r["low"] <= r["value"] <= r["high"] for r in rows)
-    assert all(r["over_plain"] > 0 for r in rows if r["arm"] != "product")
+    assert all(r["over_plain"] > 0 for r in rows if r["arm"] not in ("products", "square"))
     assert sum(r["share"] is not None for r in rows) == 2
 
 
@@ -72,6 +73,17 @@ def test_compiled_layers_compute_the_same_and_no_token_is_compiled_anew():
     graphs, answer = stats["unique_graphs"], Ours(model).answer(tokens, stm, 6)
     assert stats["unique_graphs"] - graphs == 2, "one for the query, one for a token after any number of others, all layers in it"
     torch.testing.assert_close(before, (answer, Ours(model).decode(tokens, stm), Ours(model).remember(tokens, stm)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", SMALL, indirect=True)
+def test_the_products_that_run_alone_are_those_that_were_counted(model):
+    """Forward and backward pass of the decoder: the same multiply-adds in `cost.py` and in what was noted."""
+    c, tokens = model.config, torch.randint(7, 50, (3, 11))
+    with Products() as products:
+        Ours(model).decode(tokens, model.init_state(3).detach()).sum().backward()
+    reading = 2 * c.n_layers * 3 * c.n_slots * c.heads("cross")[1] * c.d_head * c.d_model
+    assert products.macs == pytest.approx(3 * (3 * decode_macs(c, 11, 0, slots=True) + reading), rel=0.05)
+    products()
 
 
 def test_an_unknown_size_is_refused():

@@ -13,8 +13,10 @@ dialogues of 3 events; `update`, one event of 97 tokens folded into a memory; `f
 With `bf16` ours and torch run in bfloat16, and the plain loop stays in float32, as does the reader's first version.
 
 Machines are noisy, so the arms take turns within every round, and a ratio is the median over rounds of ratios taken
-a moment apart. `share` is the rate of multiply-adds of the decoder over that of a 1024 x 1024 matrix product in the
-same round; its multiply-adds are counted in `cost.py`, a backward pass as two forward passes.
+a moment apart. `share` asks how much of the decoder's time its matrix products would take alone: its rate of
+multiply-adds over that of `products`, the same products of the same shapes back to back in the same round. The
+multiply-adds are counted in `cost.py`, a backward pass as two forward passes. `square`, a 1024 x 1024 product, tells the
+machine: thin products, such as those with one head's K columns, never reach its rate.
 """
 
 import math
@@ -27,6 +29,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from rxt_lite.config import NANO_12M, ModelConfig
@@ -189,6 +192,35 @@ class Torch(nn.Module):
         return torch.stack([slots + layer(slots, event, event, need_weights=False)[0] for layer, slots in zip(self.memory, stm)])
 
 
+class Products(TorchDispatchMode):
+    """Notes the operands of every matrix product that runs inside; called afterwards, it runs the products alone.
+
+    Attention is one operation and two products, and its backward pass four more of the same sizes.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            self.pairs.append(tuple(t.detach() for t in args[-2:]))
+        elif "scaled_dot_product" in name and "backward" not in name:
+            q, k, v = (t.detach() for t in args[:3])
+            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
+            self.pairs += 3 * [(q, k.transpose(-1, -2)), (torch.rand_like(k[..., :1]).mT.expand(*q.shape[:3], -1).contiguous(), v)]
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def macs(self) -> int:
+        return sum(a.numel() * b.shape[-1] for a, b in self.pairs)
+
+    def __call__(self) -> None:
+        for a, b in self.pairs:
+            torch.matmul(a, b)
+
+
 # --- what is timed ---------------------------------------------------------------------------
 
 
@@ -228,25 +260,30 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
             logits = arm.decode(tokens, stm)
         logits.backward(upstream.to(logits.dtype))
 
+    counted, wanted = torch.ones(B, N, EVENT, dtype=torch.bool, device=device), events[:, :, 1:].flatten()
+    counted[:, :, -1] = False  # nothing follows the last token
+
     def train(arm, optimizer):
         with autocast(arm):
             if isinstance(arm, Ours):
-                logits = model.forward_dialogue(events)
+                logits = model.forward_dialogue(events, counted)
             else:
                 state, parts = stm, []
                 for n in range(N):
                     parts.append(arm.decode(events[:, n], state))
                     state = arm.remember(events[:, n], state)
-                logits = torch.stack(parts, dim=1)
+                logits = torch.stack(parts, dim=1)[:, :, :-1].flatten(0, 2)
         optimizer.zero_grad()
-        F.cross_entropy(logits[:, :, :-1].flatten(0, 2).float(), events[:, :, 1:].flatten()).backward()
+        F.cross_entropy(logits.float(), wanted).backward()
         optimizer.step()
 
     left, right = torch.randn(2, 1024, 1024, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     slots = 2 * c.n_layers * B * c.n_slots * c.heads("cross")[1] * c.d_head * c.d_model
     macs = 3 * (B * decode_macs(c, T, 0, slots=True) + slots)
     works = {name: lambda arm=arm: forward_backward(arm) for name, arm in arms.items()}
-    works["product"] = lambda: left @ right
+    with Products() as products:
+        forward_backward(arms["ours"])
+    works |= {"products": products, "square": lambda: left @ right}
     yield "decoder", "GF/s", lambda s: 2 * macs / s / 1e9, works
     optimizers = {name: torch.optim.AdamW((arm if name == "torch" else model).parameters(), lr=0.0) for name, arm in arms.items()}
     works = {name: lambda arm=arm, optimizer=optimizers[name]: train(arm, optimizer) for name, arm in arms.items()}
@@ -282,7 +319,7 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
     """Rows {"size", "task", "arm", "value", "unit", "low", "high", "over_plain", "share"}: medians, smallest and largest of the rounds.
 
     over_plain   how many times as fast as the plain loop, the median of paired ratios
-    share        decoder only: its rate over that of the matrix product beside it, the median of paired ratios
+    share        decoder only: its rate over that of its own products beside it, the median of paired ratios
     """
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not known; choose one of {', '.join(SIZES)}")
@@ -297,12 +334,11 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
     for task, unit, value, works in tqdm(list(tasks(model, bf16)), desc=size):
         seconds = rounds_of(works, rounds, sync)
         for arm, times in seconds.items():
-            rates = [2 * 1024**3 / s / 1e9 if arm == "product" else value(s) for s in times]
+            rates = [2 * 1024**3 / s / 1e9 if arm == "square" else value(s) for s in times]
             paired = [p / s for p, s in zip(seconds["plain"], times)]
             row = {"size": size, "task": task, "arm": arm, "value": statistics.median(rates), "unit": unit, "low": min(rates)}
-            row |= {"high": max(rates), "over_plain": None if arm == "product" else statistics.median(paired), "share": None}
-            if "product" in seconds and arm not in ("product", "torch"):
-                product = [2 * 1024**3 / s / 1e9 for s in seconds["product"]]
-                row["share"] = statistics.median(r / p for r, p in zip(rates, product))
+            row |= {"high": max(rates), "over_plain": None if arm in ("products", "square") else statistics.median(paired), "share": None}
+            if "products" in seconds and arm in ("ours", "plain"):
+                row["share"] = statistics.median(alone / s for alone, s in zip(seconds["products"], times))
             rows.append(row)
     return rows
