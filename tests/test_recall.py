@@ -97,7 +97,7 @@ def test_recall_can_be_counted_against_the_turn_of_writing_and_the_facts_stored(
 
 
 def test_verdicts_tell_a_refusal_of_what_was_told_from_one_of_what_was_not():
-    tests = make_dialogues("overwrite", 40, split="test_iid", seed=3)
+    tests = DIALOGUES
     marks = marks_of(PerfectMemory(tests), None, tests, TOKENIZER, arms=(memory_on, memory_reset))
     rows = {(r["arm"], r["question"], r["verdict"]): r for r in verdict_rows(marks, seed=4)}
     assert all(rows["memory_on", question, "right"]["share"] == 1 for question in ("told", "changed", "unknown"))
