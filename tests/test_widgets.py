@@ -207,7 +207,7 @@ def test_traits_can_be_observed_linked_and_set(widgets, shipped):
 
 
 def test_no_value_ends_the_script_it_stands_in():
-    rows = [{"event": 0, "layer": 0, "slot": 0, "gate": 0.5, "label": "</script><b>"}]
+    rows = [{"event": 0, "layer": 0, "slot": 0, "gate": 0.5, "tokens": ["</script><b>"]}]
     html = GateExplorer(rows).as_html()
     assert html.count("</script>") == 1 and "<\\/script><b>" in html
     assert "&lt;b&gt;" in table("rows", [{"text": "<b>"}])

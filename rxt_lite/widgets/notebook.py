@@ -3,7 +3,7 @@
     LiveRxT(model, tokenizer)               talk to a model, and watch its memory
     MemoryMap(trace, config, tokenizer)     a recorded conversation: slots, gates, reading, writing
     SlotSurvival(rows)                      how long contents and facts live       rows of `survival_rows`
-    GateExplorer(rows)                      how far each gate opened at each event       rows of `gate_rows` or `trace_rows`
+    GateExplorer(rows)                      how far each gate opened at each event       rows of `trace_rows`
     CostMeter(rows)                         what each turn costs                   rows of `cost_rows`
 
 They are ipywidgets: their traits can be observed, linked and set (`widget.event = 3`). Where there is no kernel, as in
@@ -118,14 +118,17 @@ class GateExplorer(Widget):
     rows = traitlets.List().tag(sync=True)
     event = traitlets.Int(0).tag(sync=True)
     threshold = traitlets.Float(0.5).tag(sync=True)
-    on_a_page = ("rows", "event", "threshold")
+    words = traitlets.Dict().tag(sync=True)  # what was said in each event, where it is known
+    on_a_page = ("rows", "event", "threshold", "words")
 
     def __init__(self, rows: Sequence[dict], **traits):
-        kept = ("event", "layer", "slot", "gate", "label")
-        rows = [{k: row[k] for k in kept if k in row} for row in checked(rows, *kept[:-1])]
+        kept = ("event", "layer", "slot", "gate")
+        rows = checked(rows, *kept)
         if any(row["gate"] is None for row in rows):
             raise ValueError("these rows come from a model whose gate has no number (gate='none' or 'replace'); train one that has")
-        super().__init__(rows=rows, **{"event": rows[0]["event"], **traits})
+        words = {str(row["event"]): " ".join(row["tokens"]) for row in rows if "tokens" in row}
+        rows = [{name: row[name] for name in kept} for row in rows]
+        super().__init__(rows=rows, words=words, **{"event": rows[0]["event"], **traits})
 
     def as_table(self) -> str:
         means = {}

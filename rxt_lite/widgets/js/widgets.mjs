@@ -62,7 +62,7 @@ function drawGateExplorer(model, el) {
     const open = (l, e) => of(l, e).filter(({ gate }) => gate > least).length;
     const cells = (l) => of(l, event).map(({ gate }) => ({ share: gate, text: gate.toFixed(2), mark: gate > least ? "•" : null }));
     const series = layers.map((l) => ({ name: `layer ${l + 1}`, points: events.map((e) => [e, open(l, e)]) }));
-    const label = rows.find((row) => row.event === event)?.label ?? "";
+    const label = model.get("words")[event];
     return [h("p", { class: "rxt-title" }, `Event ${event}${label ? `: ${label}` : ""}`),
       grid({ caption: `Gates of event ${event}; a dot marks those above ${least}`, corner: "layer", columns: of(layers[0], event).map(({ slot }) => `${slot + 1}`),
         rows: layers.map((l) => ({ head: l + 1, cells: cells(l) })) }),
