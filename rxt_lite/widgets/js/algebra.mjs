@@ -11,16 +11,19 @@ export class PlainAlgebra {
 
   /** x (T, in) -> (T, out) */
   linear(map, x, T) {
-    const { weight: W, bias, inputs, outputs } = map, y = new Float32Array(T * outputs);
+    const { weight: W, bias, inputs, outputs } = map, y = new Float32Array(T * outputs), whole = inputs & ~3;
     for (let t = 0; t < T; t++) {
       for (let o = 0; o < outputs; o++) {
-        let a = 0, b = 0, i = 0; // two sums: a processor adds both at once
-        for (let w = o * inputs, xt = t * inputs; i + 1 < inputs; i += 2) {
-          a += W[w + i] * x[xt + i];
-          b += W[w + i + 1] * x[xt + i + 1];
+        let a = bias ? bias[o] : 0, b = 0, c = 0, d = 0; // four sums: a processor works on all of them at once
+        const w = o * inputs, at = t * inputs;
+        for (let i = 0; i < whole; i += 4) {
+          a += W[w + i] * x[at + i];
+          b += W[w + i + 1] * x[at + i + 1];
+          c += W[w + i + 2] * x[at + i + 2];
+          d += W[w + i + 3] * x[at + i + 3];
         }
-        if (i < inputs) a += W[o * inputs + i] * x[t * inputs + i];
-        y[t * outputs + o] = a + b + (bias ? bias[o] : 0);
+        for (let i = whole; i < inputs; i++) a += W[w + i] * x[at + i];
+        y[t * outputs + o] = a + b + (c + d);
       }
     }
     return y;
@@ -43,7 +46,9 @@ export function rmsNorm(x, weight) {
 
 /** x + y, the same shape */
 export function add(x, y) {
-  return x.map((value, i) => value + y[i]);
+  const sum = new Float32Array(x.length);
+  for (let i = 0; i < x.length; i++) sum[i] = x[i] + y[i];
+  return sum;
 }
 
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
@@ -60,17 +65,28 @@ export function gatedUnit(hidden, T) {
   return y;
 }
 
-/** RoPE: turn pair i of every head of x (T, H K), in place, by the angle position * 10000^(-2i / K). */
+/** cos and sin of position * 10000^(-2i / K) for the pairs i of a head: computed once for every position. */
+const turns = new Map();
+
+function turn(position, K) {
+  const key = position * 4096 + K;
+  if (!turns.has(key)) {
+    const angles = Array.from({ length: K / 2 }, (_, i) => Math.fround(position * Math.fround(10000 ** Math.fround((-2 * i) / K))));
+    turns.set(key, Float64Array.from(angles.flatMap((angle) => [Math.cos(angle), Math.sin(angle)])));
+  }
+  return turns.get(key);
+}
+
+/** RoPE: turn the pairs of every head of x (T, H K), in place, by the angles of their positions first, first + 1, ... */
 export function rotate(x, T, K, first = 0) {
   const width = x.length / T;
-  for (let pair = 0; pair < K / 2; pair++) {
-    const frequency = Math.fround(10000 ** Math.fround((-2 * pair) / K));
-    for (let t = 0; t < T; t++) {
-      const angle = Math.fround((first + t) * frequency), cos = Math.cos(angle), sin = Math.sin(angle);
-      for (let at = t * width + 2 * pair; at < (t + 1) * width; at += K) {
-        const even = x[at], odd = x[at + 1];
-        x[at] = even * cos - odd * sin;
-        x[at + 1] = even * sin + odd * cos;
+  for (let t = 0; t < T; t++) {
+    const angles = turn(first + t, K);
+    for (let at = t * width; at < (t + 1) * width; at += K) {
+      for (let i = 0; i < K; i += 2) {
+        const cos = angles[i], sin = angles[i + 1], even = x[at + i], odd = x[at + i + 1];
+        x[at + i] = even * cos - odd * sin;
+        x[at + i + 1] = even * sin + odd * cos;
       }
     }
   }
@@ -79,8 +95,8 @@ export function rotate(x, T, K, first = 0) {
 
 /** Numbers -> shares that add up to 1, in place. */
 export function softmax(scores) {
-  const most = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  let sum = 0;
+  let most = -Infinity, sum = 0;
+  for (let i = 0; i < scores.length; i++) if (scores[i] > most) most = scores[i];
   for (let i = 0; i < scores.length; i++) sum += scores[i] = Math.exp(scores[i] - most);
   for (let i = 0; i < scores.length; i++) scores[i] /= sum;
   return scores;
