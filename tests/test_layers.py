@@ -71,6 +71,8 @@ def test_an_unknown_preset_names_the_known_ones():
 def test_rope_turns_each_pair_by_its_angle():
     x = torch.randn(B, T, H, CONFIG.d_head)
     got = rotate(x, Rope(CONFIG)(torch.arange(T)))
+    as_pairs = torch.view_as_real(Rope(CONFIG)(torch.arange(T)))  # what compiled layers are given
+    torch.testing.assert_close(rotate(x, as_pairs), got)
     freq = 10_000 ** -(torch.arange(0, CONFIG.d_head, 2) / CONFIG.d_head)
     cos, sin = (f(torch.outer(torch.arange(T), freq))[:, None] for f in (torch.cos, torch.sin))
     x1, x2 = x[..., 0::2], x[..., 1::2]
