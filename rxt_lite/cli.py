@@ -80,6 +80,7 @@ def train(
     gate_size: Annotated[float | None, typer.Option(help="weight of a penalty on rewriting much of the memory")] = None,
     balance: Annotated[float | None, typer.Option(help="weight of a penalty on crowded experts, where the model has any")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write RUN/tensorboard too; metrics.jsonl is always there")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="forward pass in bfloat16 on a processor too; a GPU that has it always does")] = False,
     as_json: Json = False,
 ) -> None:
     """Train on the small world, or on real stories turned into dialogues; report what was reached.
@@ -104,7 +105,7 @@ def train(
         both, rxt_only = tuple(recipes.KINDS), stories or stages or slot_diversity or gate_size
         kinds = {"both": both, "": ("rxt",) if rxt_only else both}.get(model, (model,))
         how = {"seed": seed, "config": named(preset or ("story" if stories else "book")), "tensorboard": tensorboard, "patience": patience}
-        how |= {"batch_size": batch_size} if batch_size else {}
+        how |= ({"batch_size": batch_size} if batch_size else {}) | ({"bf16": True} if bf16 else {})
         if stages:
             how |= {"stages": stages, "changes": changes}
         else:

@@ -97,6 +97,14 @@ def test_the_gradient_is_clipped():
     assert not same_weights(free, held)
 
 
+def test_bf16_rounds_the_forward_pass_and_nothing_that_is_kept():
+    plain, rounded = new_model(), new_model()
+    exact = fit(plain, STAGE, BATCHES, progress=False)
+    rows = fit(rounded, STAGE, BATCHES, progress=False, bf16=True)
+    assert 0 < max(abs(a["loss"] - b["loss"]) for a, b in zip(exact, rows)) < 0.1
+    assert all(p.dtype == torch.float32 for p in rounded.parameters())
+
+
 def test_same_seed_same_weights_other_seed_other_weights():
     gaussian = {"initial_slots": "gaussian"}  # fresh noise in every step: the random state must follow the seed
     first, again, other = (new_model(**gaussian) for _ in range(3))

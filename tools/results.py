@@ -67,7 +67,7 @@ def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], 
     """(seed, models, cards): trained here, or loaded where an earlier run has finished them."""
     for n, seed in enumerate(seeds):
         run = RUNS / f"seed-{seed}"
-        models = {kind: train_on_world(run, kind=kind, seed=seed)[0] for kind in KINDS}
+        models = {kind: train_on_world(run, kind=kind, seed=seed, bf16=True)[0] for kind in KINDS}
         cards = {kind: read_card(run / kind)["card"] for kind in KINDS}
         if n == 0:
             for kind, model in models.items():

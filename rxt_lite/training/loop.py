@@ -75,6 +75,7 @@ def fit(
     watch_every: int = 100,
     save_every: float = 20.0,
     tensorboard: Path | str | None = None,
+    bf16: bool | None = None,
     progress: bool = True,
 ) -> list[dict]:
     """Train `model` in place through one stage and return a row {"step", "loss", "lr", "seconds"} per step.
@@ -87,8 +88,9 @@ def fit(
     watch       called every `watch_every` steps and at the end with the model in eval mode; what it
                 returns joins that step's row.
     tensorboard a folder for TensorBoard's events
-    Started by `torchrun`, each process trains on its share of every batch. On a GPU the forward pass runs in bfloat16
-    where the card has it. Raises ValueError when the loss is no longer a number; the last save stays as it is.
+    bf16        run the forward pass in bfloat16, weights and optimiser staying in float32; if not said, on a GPU that has it
+    Started by `torchrun`, each process trains on its share of every batch. Raises ValueError when the loss is no longer a
+    number; the last save stays as it is.
     """
     if stage.patience is not None and (not valid or stage.patience < 1):
         raise ValueError(f"patience={stage.patience} counts watches of the validation loss: it must be at least 1, and needs `valid`")
@@ -101,7 +103,7 @@ def fit(
     learning = [p for p in model.parameters() if p.requires_grad] + more
     optimizer = MatrixOptimizer(model, more, lr=stage.lr, weight_decay=stage.weight_decay)
     settings = {**asdict(stage), "loss": stage.loss.__name__, "extra": stage.extra and stage.extra.__name__, "seed": seed,
-                "optimizer": "Muon and AdamW", "data": str(batch_at), "after": tuple(after), **asdict(model.config)}
+                "optimizer": "Muon and AdamW", "bf16": bf16, "data": str(batch_at), "after": tuple(after), **asdict(model.config)}
     if stage.patience is not None:
         settings |= {"valid": len(valid), "watch_every": watch_every}
     best = Best()
@@ -109,7 +111,8 @@ def fit(
     rows = resume(run, parts, settings) if run else []
     over = len(rows) >= stage.steps or out_of_patience(rows, stage.patience)
     first = number() == 0
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if bf16 is None:
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     weights = {name: getattr(stage, name) for name in REGULARISERS if getattr(stage, name)}
     if not model.config.n_experts:
         weights.pop("balance", None)

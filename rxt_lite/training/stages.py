@@ -44,7 +44,7 @@ MEMORY_ATTENTION_PUBLISHED = Stage(name="memory attention, published", loss=imit
 
 # Memory-aware training: L = - mean log p(answer of event t | its query, STM_{t-1}).
 # Published: the gradient of an answer reaches one update, [A] counts as a target, and what learns grows in three steps.
-MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=2300)
+MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1500)
 MEMORY_AWARE_PUBLISHED = replace(MEMORY_AWARE, name="memory-aware training, published", steps=1500,
                                  options={"depth": 1, "targets": "answer_and_frame"})
 MEMORY_AWARE_DECODER = replace(MEMORY_AWARE_PUBLISHED, name="memory-aware training, published: decoder", steps=400,
