@@ -34,11 +34,12 @@ def clear_errors():
 
 
 def show(rows: Iterable[dict], as_json: bool) -> None:
-    rows = list(rows)
+    """JSON lines, each as soon as it is known, or a table when it is complete."""
     if as_json:
         for row in rows:
             print(json.dumps(row), flush=True)
         return
+    rows = list(rows)
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -80,7 +81,7 @@ def train(
     gate_size: Annotated[float | None, typer.Option(help="weight of a penalty on rewriting much of the memory")] = None,
     balance: Annotated[float | None, typer.Option(help="weight of a penalty on crowded experts, where the model has any")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write RUN/tensorboard too; metrics.jsonl is always there")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="forward pass in bfloat16 on a processor too; a GPU that has it always does")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="forward pass in bfloat16 on a processor too; a GPU always does")] = False,
     as_json: Json = False,
 ) -> None:
     """Train on the small world, or on real stories turned into dialogues; report what was reached.
@@ -310,8 +311,42 @@ def stages(
         if paper:
             chosen = replace(chosen, config=replace(chosen.config, **PAPER))
         rows = leak_rows(runs, chosen) if leak else stages_rows(runs, chosen, plan or ())
-        for row in rows if as_json else [list(rows)]:  # a line as soon as it is known, a table when it is complete
-            show([row] if as_json else row, as_json)
+        show(rows, as_json)
+
+
+Size = Annotated[str, typer.Option(
+    "--profile", help="ci (seconds), cpu (small, one seed) or gpu (the book's model, three seeds); by device if left out")]
+
+
+@app.command()
+def ablate(
+    runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/ablate"),
+    size: Size = "",
+    table: Annotated[list[str] | None, typer.Option(
+        help="gate, memory, start, slots, depth or lessons; may be given again; all if left out")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recall and slots after the same training with one thing changed: gate, memory attention, start, slots, gradient, lessons."""
+    from rxt_lite.experiments.ablate import SIZES, ablate_rows
+    from rxt_lite.profile import profile
+
+    with clear_errors():
+        show(ablate_rows(runs, SIZES[profile(size or None)], table or ()), as_json)
+
+
+@app.command()
+def compare(
+    runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/compare"),
+    size: Size = "",
+    as_json: Json = False,
+) -> None:
+    """RxT against stateless decoders of its size and of twice that: without history, with RxT's window, with all of it."""
+    from rxt_lite.experiments.ablate import SIZES
+    from rxt_lite.experiments.compare import compare_rows
+    from rxt_lite.profile import profile
+
+    with clear_errors():
+        show(compare_rows(runs, SIZES[profile(size or None)]), as_json)
 
 
 @app.command()

@@ -1,30 +1,44 @@
-"""Train the models behind the book's multi-seed figures and write what they reach; goes on where it was stopped.
+"""Train the models behind the book's figures anew and write what they reach; goes on where it was stopped.
 
-    make results                     three seeds, about an hour each on two cores
-    make results PROFILE=ci          no training: the shipped models on few dialogues, written to _build/results-ci
-    python tools/results.py --seeds 0
+    make results                                 everything: hours on two cores
+    make results PROFILE=ci                      the shipped models on few dialogues, and tiny models, into _build/results-ci
+    python tools/results.py --only ablate        one of PARTS; may be given several
 
-Writes into book/results, each row with its training seed:
+Writes into book/results, each row with the commit, the profile and the hardware it was made with:
 
-    recall.jsonl     rows of `recall_rows` on held-out dialogues of the world `base`
+    recall.jsonl     rows of `recall_rows` on held-out dialogues of the world `base`, each with its training seed
     hard.jsonl       the same on the world `hard`, against distance, turn of writing and facts stored
     far.jsonl        the same on one question at each distance from 1 to 32, twice as long as anything trained on
     verdicts.jsonl   how questions about told, changed and unknown facts were answered, for each of TESTS
-    training.jsonl   the cards of all runs: data, steps, minutes, parameters, hardware
+    training.jsonl   the cards of all runs: data, steps, minutes, parameters
+    compare.jsonl    RxT beside stateless decoders of its size and of twice that, with three views of the past
+    ablate.jsonl     the same training with one thing changed
+    stages.jsonl     the published curriculum beside ours
+    cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
+    latency.jsonl    what a turn takes, on this machine
+    slots.jsonl      how long contents and facts live in the slots of the shipped model, and what a probe reads off them
 
 and keeps the models of the first seed, rounded to half precision, as the checkpoint that the package ships.
 """
 
 import argparse
 import json
+import platform
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from rxt_lite.config import BOOK
 from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.experiments import ablate, stages
+from rxt_lite.experiments.compare import compare_rows
+from rxt_lite.experiments.cost import total_rows
+from rxt_lite.experiments.latency import latency_rows, measure_latency
 from rxt_lite.experiments.recall import BY, count, marks_of, verdict_rows
+from rxt_lite.experiments.slots import slot_tables
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, read_card, save
 from rxt_lite.training.recipes import KINDS, train_on_world
@@ -41,13 +55,19 @@ TESTS = {  # name: world, split
     "paraphrase": ("base", "test_paraphrase"),
 }
 
-
-def held_out(n: int) -> dict[str, list[Dialogue]]:
-    return {name: make_dialogues(world, n, split=split, seed=1000) for name, (world, split) in TESTS.items()}
+Rows = Iterator[tuple[str, list[dict]]]  # (name of a file, rows to add to it)
 
 
-def rows_of(models: dict[str, EventModel], tests: dict[str, list[Dialogue]], seed: int) -> Iterator[tuple[str, list[dict]]]:
-    """(file, rows) of one training seed: everything that is asked of its models."""
+# ---------------------------------------------------------------------------------------------- the book's models
+def recall_part(profile: str, seeds: Iterable[int]) -> Rows:
+    tests = {name: make_dialogues(world, DIALOGUES[profile], split=split, seed=1000) for name, (world, split) in TESTS.items()}
+    for seed, models, cards in trained(seeds) if profile == "full" else shipped():
+        yield "training", cards
+        yield from rows_of(models, tests, seed)
+
+
+def rows_of(models: dict[str, EventModel], tests: dict[str, list[Dialogue]], seed: int) -> Rows:
+    """Everything that is asked of the models of one training seed."""
     for name, dialogues in tests.items():
         marks = marks_of(models["rxt"], models["full_history"], dialogues, world_tokenizer())
         if name in ("base", "far"):
@@ -55,12 +75,6 @@ def rows_of(models: dict[str, EventModel], tests: dict[str, list[Dialogue]], see
         if name == "hard":
             yield "hard", [{"by": by, **row} for by in BY for row in count(marks, dialogues, seed=seed, by=by)]
         yield "verdicts", [{"test": name, **row} for row in verdict_rows(marks, seed=seed)]
-
-
-def write(folder: Path, rows: dict[str, list[dict]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, of_file in rows.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of_file), encoding="utf-8")
 
 
 def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], list[dict]]]:
@@ -80,18 +94,67 @@ def shipped() -> Iterator[tuple[int, dict[str, EventModel], list[dict]]]:
     yield cards["rxt"]["seed"], {kind: load(SHIPPED / kind) for kind in KINDS}, [{"model": kind, **card} for kind, card in cards.items()]
 
 
+# ---------------------------------------------------------------------------------------------- everything else
+def compare_part(profile: str, seeds: Iterable[int]) -> Rows:
+    for row in compare_rows(RUNS / profile / "compare", ablate.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+        yield "compare", [row]
+
+
+def ablate_part(profile: str, seeds: Iterable[int]) -> Rows:
+    for row in ablate.ablate_rows(RUNS / profile / "ablate", ablate.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+        yield "ablate", [row]
+
+
+def stages_part(profile: str, seeds: Iterable[int]) -> Rows:
+    for row in stages.stages_rows(RUNS / profile / "stages", stages.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+        yield "stages", [row]
+
+
+def cost_part(profile: str, seeds: Iterable[int]) -> Rows:
+    for turns in (16, 64, 256, 1000):
+        yield "cost", total_rows(BOOK, turns, query_tokens=12, answer_tokens=8)
+
+
+def latency_part(profile: str, seeds: Iterable[int]) -> Rows:
+    yield "latency", latency_rows(measure_latency(BOOK, 64, query_tokens=32, answer_tokens=16, rounds=41 if profile == "full" else 5))
+
+
+def slots_part(profile: str, seeds: Iterable[int]) -> Rows:
+    many = {"dialogues": 384, "probed": 8192} if profile == "full" else {}
+    for table, rows in slot_tables(load(SHIPPED / "rxt"), world_tokenizer(), only=("events", "use", "survival", "probe"), **many):
+        yield "slots", [{"table": table, **row} for row in rows]
+
+
+PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,
+         "ablate": ablate_part, "stages": stages_part}
+
+
+# ---------------------------------------------------------------------------------------------- where rows go
+def origin(profile: str) -> dict[str, str]:
+    """What every row says about where it comes from."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    cpu = f"{platform.machine()} processor, {torch.get_num_threads()} threads"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    return {"commit": commit or "none", "profile": profile, "hardware": device}
+
+
+def write(folder: Path, name: str, rows: list[dict]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds of the book's models")
     parser.add_argument("--profile", choices=list(FOLDERS), default="full")
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
     asked = parser.parse_args()
-    rows: dict[str, list[dict]] = {"training": []}
-    tests = held_out(DIALOGUES[asked.profile])
-    for seed, models, cards in trained(asked.seeds) if asked.profile == "full" else shipped():
-        rows["training"] += cards
-        for name, of_file in rows_of(models, tests, seed):
-            rows.setdefault(name, []).extend(of_file)
-        write(FOLDERS[asked.profile], rows)
+    of_file: dict[str, list[dict]] = {}
+    about = origin(asked.profile)
+    for part in asked.only:
+        for name, rows in PARTS[part](asked.profile, asked.seeds):
+            of_file.setdefault(name, []).extend({**row, **about} for row in rows)
+            write(FOLDERS[asked.profile], name, of_file[name])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rxt_lite.config import PAD, ModelConfig
+from rxt_lite.config import BOS, PAD, ModelConfig
 from rxt_lite.layers.blocks import DecoderLayer
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import Rope
@@ -109,3 +109,25 @@ class DecoderLM(EventModel):
         at = ((flat != PAD).cumsum(1) - 1).clamp(min=0)  # where each token went when the gaps closed
         hidden = self.hidden(whole)[torch.arange(B)[:, None], at].unflatten(1, (N, T))  # (B, N, T, D)
         return self.logits(hidden if where is None else hidden[where])
+
+
+class WindowLM(DecoderLM):
+    """The same decoder, of whose transcript only the last whole events of together at most `history` tokens are left.
+
+        remember   transcript' = the last events of (transcript + tokens)
+
+    What programs for chats do when a transcript grows too long. `history` 0 answers every message by itself; if not
+    said, it is half of `max_len`, and the event to be answered has the other half.
+    """
+
+    def __init__(self, config: ModelConfig, history: int | None = None):
+        super().__init__(config)
+        self.history = config.max_len // 2 if history is None else history
+
+    def remember(self, tokens: Tensor, state: Tensor) -> Tensor:
+        whole = super().remember(tokens, state)
+        to_go = (whole != PAD).sum(1, keepdim=True) - torch.arange(whole.shape[1], device=whole.device)  # tokens from here on
+        kept = ((whole == BOS) & (to_go <= self.history)).cumsum(1) > 0
+        return pack(whole.masked_fill(~kept, PAD))
+
+    forward_dialogue = EventModel.forward_dialogue  # each event after another transcript: no single pass serves them all

@@ -1,0 +1,92 @@
+"""What each choice is worth: the same training with one thing changed, and the recall and the slots that come of it.
+
+    gate      what lets an update in                       lessons   few names first, or all of them at once
+    memory    who the slots look at when they write        depth     how many updates back a gradient reaches
+    start     how slots begin, and whether they have names slots     how many slots there are, facts told at once counted
+
+Each table has the book's own choice among its rows. Rows of one table differ in one thing, and in nothing else: data, steps
+and seeds are the same. `rxt-lite ablate --table gate` prints one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from rxt_lite.config import BOOK, GATES, MEMORY_ATTENTIONS
+from rxt_lite.data.dialogues import World, make_dialogues
+from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.experiments.intervals import wilson
+from rxt_lite.experiments.recall import ARMS, recall_rows
+from rxt_lite.experiments.stages import SIZES as STAGES
+from rxt_lite.experiments.stages import Size, overall, slots_after
+from rxt_lite.models import RxT
+from rxt_lite.training.loop import fit
+from rxt_lite.training.recipes import MEMORY_AWARE, lessons
+from rxt_lite.training.source import WorldBatches
+
+CROWDED = World(turns=17, people=8, objects=8, facts_per_tell=2, probes=8, overwrites=0, unknowns=0, chatter=0)  # 18 facts at a time
+SIZES = {
+    "ci": STAGES["ci"],
+    "cpu": Size(config=replace(BOOK, d_model=64, d_ff=128), world="base", steps=500, batch_size=32, dialogues=256, seeds=(0,)),
+    "gpu": Size(config=BOOK, world="base", steps=1000, batch_size=64, dialogues=512, seeds=(0, 1, 2)),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one row changes: fields of the model's config, options of the loss, or the lessons."""
+
+    config: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+    lessons: bool = True
+
+
+TABLES: dict[str, dict[str, Variant]] = {
+    "gate": {name: Variant({"gate": name}) for name in GATES}
+    | {"linear, tanh": Variant({"gate": "linear", "gate_activation": "tanh"}),
+       "linear, one for all slots": Variant({"gate": "linear", "gate_per_slot": False})},
+    "memory": {name: Variant({"memory_attention": name}) for name in MEMORY_ATTENTIONS},
+    "start": {f"{start}, {'named' if names else 'nameless'}": Variant({"initial_slots": start, "slot_embeddings": names})
+              for start in ("learned", "gaussian") for names in (True, False)},
+    "slots": {str(n): Variant({"n_slots": n}) for n in (4, 8, 16, 32, 64)},
+    "depth": {"all": Variant()} | {str(k): Variant(options={"depth": k}) for k in (4, 2, 1)},
+    "lessons": {"few names first": Variant(), "all names at once": Variant(lessons=False)},
+}
+WORLD_OF = {"slots": CROWDED}  # all other tables use the world of their size
+
+
+def ablate_rows(folder: Path | str, size: Size, tables: Sequence[str] = ()) -> Iterator[dict]:
+    """Train every variant with every seed; rows {"table", "variant", "seed", "parameters", "recall", "low", "high", "n",
+    "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank", "loss", "steps"}.
+
+    recall      share of planted facts that the model names in its own answers; low, high: its 95 % Wilson interval;
+                beside it the same with the memory reset, swapped, and of the last event only
+    cosine, rank   mean cosine of two slots after the dialogues, and how many directions the slots use
+    """
+    for table in tables or TABLES:
+        if table not in TABLES:
+            raise ValueError(f"unknown table {table!r}; choose from {', '.join(TABLES)}")
+        for seed in size.seeds:
+            for name, variant in TABLES[table].items():
+                yield {"table": table, "variant": name, "seed": seed, **measure(folder, size, table, name, variant, seed)}
+
+
+def measure(folder: Path | str, size: Size, table: str, name: str, variant: Variant, seed: int) -> dict:
+    tokenizer, world = world_tokenizer(), WORLD_OF.get(table, size.world)
+    config = replace(size.config, vocab_size=tokenizer.get_vocab_size(), **variant.config)
+    stage = replace(MEMORY_AWARE, steps=size.steps or MEMORY_AWARE.steps, options=variant.options)
+    taught = lessons((world,), stage.steps) if variant.lessons else ((0, (world,)),)
+    data = WorldBatches(taught, size.batch_size, seed, config.max_len, tokenizer)
+    torch.manual_seed(seed)
+    model = RxT(config).to("cuda" if torch.cuda.is_available() else "cpu")
+    run = Path(folder) / f"seed-{seed}" / f"{table}-{name.replace(', ', '-').replace(' ', '-')}.run"
+    history = fit(model, stage, data, seed=seed, run=run, bf16=True)
+    tests = make_dialogues(world, size.dialogues, split="test_iid", seed=1000)
+    asked = recall_rows(model, None, tests, tokenizer, seed=seed)
+    right, n = overall(asked, "memory_on")
+    low, high = wilson(right, n)
+    controls = {arm.__name__: overall(asked, arm.__name__)[0] / n for arm in ARMS[1:]}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "recall": right / n, "low": low, "high": high, "n": n, **controls,
+            **slots_after(model, tests, tokenizer), "loss": history[-1]["loss"], "steps": len(history)}
