@@ -1,0 +1,141 @@
+"""The checks beside the exercises of the chapters on data, pre-training and tuning: each known mistake gets its own sentence."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from test_chapters import cells, published, run, verdict
+
+from rxt_lite.config import BOS, EOS, PAD, A, Q
+from rxt_lite.data import World, make_dialogues
+
+
+# -------------------------------------------------------------------------------------------- Dialogues and stories
+@pytest.fixture(scope="module")
+def making():
+    return run([cells("dialogues-and-stories")["checks"]], torch=torch, BOS=BOS, EOS=EOS, PAD=PAD, A=A, Q=Q)
+
+
+@pytest.mark.parametrize(
+    "T, targets, says",
+    [
+        (None, 5, "no answer yet"),
+        (13, 5, "right"),
+        (9, 5, "without the frame"),
+        (12, 5, "one mark is missing"),
+        (11, 5, "two marks are missing"),
+        (14, 5, "T is not right"),
+        (13, 4, "has to say [EOS]"),
+        (13, 6, "[A] is given"),
+        (13, 9, "written by the user"),
+        (13, 12, "a language model's targets"),
+        (13, 13, "those are all tokens"),
+        (13, 1, "the targets are not right"),
+    ],
+)
+def test_check_of_the_count(making, capsys, T, targets, says):
+    said = verdict(capsys, making["check_count"], T, targets)
+    assert says in said and (says == "right") == (said == "right\n")
+
+
+def behind(tokens):
+    return (tokens == A).cumsum(-1) > 0
+
+
+def mask(tokens):
+    return behind(tokens) & (tokens != A) & (tokens != PAD)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda tokens: None, "no answer yet"),
+        (mask, "right"),
+        (lambda tokens: mask(tokens)[0], "the shape of the tokens"),
+        (lambda tokens: mask(tokens).long(), "True and False"),
+        (lambda tokens: behind(tokens) & (tokens != PAD), "[A] is given"),
+        (lambda tokens: behind(tokens) & (tokens != A), "padding is marked"),
+        (behind, "[A] and the padding"),
+        (lambda tokens: mask(tokens) & (tokens != EOS), "[EOS] is missing"),
+        (lambda tokens: ~behind(tokens) & (tokens != PAD), "upside down"),
+        (lambda tokens: tokens != PAD, "all tokens but the padding"),
+        (lambda tokens: mask(tokens).roll(-1, -1), "one place too early"),
+        (lambda tokens: tokens == EOS, "not right"),
+    ],
+)
+def test_check_of_the_answer_mask(making, capsys, answer, says):
+    assert says in verdict(capsys, making["check_answer_mask"], answer)
+
+
+def shares(of=lambda p: p["writes"] == 0, among=lambda p, q: p["turn"] == q["turn"], keep=lambda share: True):
+    def unknown_by_turn(probes):
+        found = {}
+        for p in probes:
+            marked = [q for q in probes if q["turn"] == p["turn"] and of(q)]
+            found[p["turn"]] = len(marked) / max(1, len([q for q in probes if among(p, q)]))
+        return {turn: share for turn, share in found.items() if keep(share)}
+
+    return unknown_by_turn
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda probes: None, "no answer yet"),
+        (shares(), "right"),
+        (lambda probes: list(shares()(probes).items()), "a dictionary"),
+        (shares(of=lambda p: p["writes"] > 0), "those are the told ones"),
+        (lambda probes: {t: Counter(p["turn"] for p in probes if not p["writes"])[t] for t in (1, 2, 4)}, "those are counts"),
+        (shares(among=lambda p, q: True), "divided by all questions"),
+        (shares(among=lambda p, q: q["writes"] == 0), "P(turn | unknown)"),
+        (shares(keep=bool), "it is not left out"),
+        (shares(of=lambda p: p["writes"] != 1), "written twice"),
+        (lambda probes: {1: 0.5}, "not right"),
+    ],
+)
+def test_check_of_the_shortcut(making, capsys, answer, says):
+    assert says in verdict(capsys, making["check_by_turn"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda people, pets: None, "no answer yet"),
+        (lambda people, pets: {(p, pets[i % len(pets)]) for i, p in enumerate(people)}, "right"),
+        (lambda people, pets: set(), "nothing is kept"),
+        (lambda people, pets: {(i, i % 10) for i in range(20)}, "pairs (person, pet)"),
+        (lambda people, pets: {(p, pets[0]) for p in people}, "kept from everybody"),
+        (lambda people, pets: {(people[0], pet) for pet in pets}, "kept from all pets"),
+        (lambda people, pets: {(people[0], pets[0])}, "one person loses 0"),
+        (lambda people, pets: {(p, pets[i % 3]) for i, p in enumerate(people)}, "the rare one is a hint"),
+        (lambda people, pets: {(p, pet) for i, p in enumerate(people) for j, pet in enumerate(pets) if (i + j) % 2}, "more than a quarter"),
+        (lambda people, pets: {(p, random.SystemRandom().choice(pets)) for p in people}, "other pairs"),
+    ],
+)
+def test_check_of_what_is_kept_back(making, capsys, answer, says):
+    assert says in verdict(capsys, making["check_keep_back"], answer)
+
+
+def test_published_solutions_of_the_dialogues_pass(making, capsys):
+    for function, check in (("answer_mask", "check_answer_mask"), ("unknown_by_turn", "check_by_turn"), ("keep_back", "check_keep_back")):
+        solved = run([published("dialogues-and-stories", function)], A=A, PAD=PAD)
+        assert verdict(capsys, making[check], solved[function]) == "right\n"
+    assert "T_of_event, n_targets = 13, 5" in cells("dialogues-and-stories")["solution-1"]
+
+
+def test_what_the_solutions_say_of_other_worlds():
+    """Half of the questions are unknown in every turn; few stored facts make it likelier, the attribute does not."""
+    half = [p for d in make_dialogues(World(unknowns=0.5), 500) for p in d.probes]
+    later = [[p.kind == "unknown" for p in half if p.turn == turn] for turn in range(4, 9)]
+    assert all(0.4 < sum(marks) / len(marks) < 0.6 for marks in later)
+
+    probes = [p for d in make_dialogues("base", 1500) for p in d.probes]
+
+    def unknown(where):
+        marks = [p.kind == "unknown" for p in probes if where(p)]
+        return sum(marks) / len(marks)
+
+    assert unknown(lambda p: p.stored <= 2) > 2 * unknown(lambda p: p.stored >= 5)
+    of_attribute = [unknown(lambda p, a=a: p.attribute == a) for a in {p.attribute for p in probes}]
+    assert max(of_attribute) - min(of_attribute) < 0.04
