@@ -14,6 +14,9 @@ GATE_ACTIVATIONS = ("sigmoid", "tanh")
 GATE_STATISTICS = ("mean", "learned")
 INITIAL_SLOTS = ("learned", "gaussian")
 EXPERT_BIASES = ("local", "global", "off")
+WRITE_POLICIES = ("content", "lru", "priority", "random")
+WRITE_GATES = ("learned", "open")
+ERASES = ("feature", "slot")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -139,6 +142,39 @@ class ModelConfig:
         return self.stateless_before + self.n_layers + self.stateless_after
 
 
+@dataclass(frozen=True, kw_only=True)
+class MemNetConfig(ModelConfig):
+    """Shape of a MemNet: of a ModelConfig it uses V, D, H, L (layers of the controller), S (slots of its one bank), F and max_len.
+
+    Where a default differs from the public description, `MEMNET_AS_DESCRIBED` has the description's choice.
+    """
+
+    bank_heads: int = 4  # heads that read and write the bank
+    top_k: int = 8  # slots that a head may look at
+    d_bottleneck: int = 32  # what a value is squeezed through before it is written
+    window: int | None = None  # tokens the controller sees, itself included; None: all of them
+    write_policy: str = "priority"  # one of WRITE_POLICIES
+    write_gate: str = "learned"  # one of WRITE_GATES: open writes everything
+    erase: str = "feature"  # one of ERASES: a number for each feature, or one for the whole slot
+    separate_keys: bool = True  # a slot is found by its key; if not, by its value
+    decay: float | None = 0.999  # what is left of a slot after one idle step, where learning starts; None: it never fades
+    renormalise: bool = False  # give every slot length 1 after every write: then nothing fades, whatever `decay` says
+    read_refreshes: bool = False  # reading a slot makes it young again
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("bank_heads", "top_k", "d_bottleneck"):
+            self._at_least(1, name)
+        for name, choices in (("write_policy", WRITE_POLICIES), ("write_gate", WRITE_GATES), ("erase", ERASES)):
+            _one_of(name, getattr(self, name), choices)
+        if self.window is not None:
+            self._at_least(1, "window")
+        if self.decay is not None and not 0 < self.decay < 1:
+            raise ValueError(f"decay={self.decay} must lie between 0 and 1, or be None for slots that never fade")
+        if self.bank_heads > self.n_slots:
+            raise ValueError(f"bank_heads={self.bank_heads} write to different slots, but n_slots={self.n_slots} are too few")
+
+
 # The conventions of the published models (reference: RxT-Alpha cards, arXiv 2510.03561): use as
 # ModelConfig(**PAPER, d_model=...).
 PAPER = {
@@ -175,6 +211,13 @@ SHAPE_270M = replace(_LARGE, vocab_size=32_000, d_model=512, n_layers=12, d_ff=1
 SHAPE_1B = replace(_LARGE, vocab_size=32_000, d_model=1024, n_layers=16, d_ff=3072, n_experts=16, d_expert=768)
 SHAPE_4B = replace(_LARGE, vocab_size=65_536, d_model=1536, n_heads=24, self_heads=(12, 4), cross_heads=(12, 4),
                    memory_heads=(12, 4), n_layers=24, n_slots=4096, d_ff=4096, n_experts=34, d_expert=768)
+
+# MemNet for the small world, and with the sizes and choices of its public description (github.com/Ant1pozitive/memory-is-all-you-need):
+# one tensor is key and value, content decides where to write, the controller sees everything, a slot is renormalised when written.
+MEMNET = MemNetConfig(vocab_size=767, d_model=64, n_layers=2, n_slots=32, d_ff=128, max_len=48, bank_heads=2)
+MEMNET_AS_DESCRIBED = MemNetConfig(vocab_size=20, d_model=128, n_heads=8, n_layers=4, n_slots=128, d_ff=512, max_len=160, bank_heads=8,
+                                   top_k=16, d_bottleneck=64, write_policy="content", erase="slot", separate_keys=False, decay=0.99,
+                                   renormalise=True, read_refreshes=True)
 
 PRESETS = {
     "tiny": TINY, "book": BOOK, "story": STORY, "nano_12m": NANO_12M, "micro_26m": MICRO_26M, "mini_100m": MINI_100M,

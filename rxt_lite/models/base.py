@@ -97,6 +97,7 @@ class EventModel(nn.Module):
         logits (B, T, V)
     """
 
+    Config = ModelConfig  # what a saved model's numbers are read as
     config: ModelConfig
 
     @property

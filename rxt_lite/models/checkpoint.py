@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rxt_lite.config import ModelConfig
 from rxt_lite.models.base import EventModel
 
 FORMAT = 1
@@ -71,7 +70,7 @@ def load(folder: Path | str) -> EventModel:
     if about["model"] not in MODELS:
         raise ValueError(f"{folder} holds a {about['model']!r}; this version knows {', '.join(MODELS)}")
     try:
-        config = ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()})
+        config = MODELS[about["model"]].Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()})
     except TypeError as error:
         raise ValueError(f"{folder}/config.json does not describe a model of this version: {error}") from error
     path = Path(folder) / "model.safetensors"
