@@ -50,6 +50,11 @@ def show(rows: Iterable[dict], as_json: bool) -> None:
     Console().print(table)
 
 
+def narrow(rows: Iterable[dict], *columns: str) -> list[dict]:
+    """What of these rows fits a terminal; --json has the rest."""
+    return [{column: row[column] for column in columns} for row in rows]
+
+
 def saved(run: Path | None, kind: str):
     """The model called `kind` of a run and its tokenizer."""
     from rxt_lite.data.tokenizer import load_tokenizer
@@ -331,7 +336,8 @@ def ablate(
     from rxt_lite.profile import profile
 
     with clear_errors():
-        show(ablate_rows(runs, SIZES[profile(size or None)], table or ()), as_json)
+        rows = ablate_rows(runs, SIZES[profile(size or None)], table or ())
+        show(rows if as_json else narrow(rows, "table", "variant", "seed", "recall", "n", "memory_reset", "cosine", "rank"), as_json)
 
 
 @app.command()
@@ -346,7 +352,8 @@ def compare(
     from rxt_lite.profile import profile
 
     with clear_errors():
-        show(compare_rows(runs, SIZES[profile(size or None)]), as_json)
+        rows = compare_rows(runs, SIZES[profile(size or None)])
+        show(rows if as_json else narrow(rows, "model", "context", "seed", "parameters", "perplexity", "recall", "n", "tokens"), as_json)
 
 
 @app.command()

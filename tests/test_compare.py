@@ -1,0 +1,104 @@
+"""RxT beside stateless decoders, and one thing changed at a time: who sees what, and that the rest stays equal."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from rxt_lite.config import BOOK, BOS, EOS, PAD, TINY, A, ModelConfig, Q
+from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows
+from rxt_lite.experiments.compare import arms, compare_rows
+from rxt_lite.models import DecoderLM, WindowLM
+
+CONFIG = replace(TINY, max_len=64)
+
+
+def event(*words):
+    return torch.tensor([[BOS, Q, *words, A, words[0], EOS]])
+
+
+def remembered(model, *events):
+    state = model.init_state(len(events[0]))
+    for tokens in events:
+        state = model.remember(tokens, state)
+    return state
+
+
+# --- the window ------------------------------------------------------------------------------
+
+
+def test_only_the_last_whole_events_are_left():
+    first, second, third = event(10, 11), event(12), event(13, 14, 15)  # 7, 6 and 8 tokens
+    for history, kept in ((100, [first, second, third]), (20, [second, third]), (14, [second, third]), (13, [third]), (7, [])):
+        left = remembered(WindowLM(CONFIG, history), first, second, third)
+        assert left.tolist() == (torch.cat(kept, dim=1).tolist() if kept else [[]])
+
+
+def test_each_conversation_is_cut_by_itself():
+    long, short = event(10, 11, 12, 13, 14), event(12)
+    both = torch.full((2, long.shape[1]), PAD)
+    both[0], both[1, : short.shape[1]] = long[0], short[0]
+    left = remembered(WindowLM(CONFIG, 8), both)
+    assert left.tolist() == [[PAD] * 6, short[0].tolist()]
+
+
+@torch.no_grad()
+def test_it_answers_like_a_decoder_with_that_transcript_and_knows_nothing_older():
+    torch.manual_seed(0)
+    window, full = WindowLM(CONFIG, 14).eval(), DecoderLM(CONFIG).eval()
+    full.load_state_dict(window.state_dict())
+    old, new, asked = event(10, 11), event(12), event(13)
+    assert torch.equal(window(asked, remembered(window, old, new, new)), full(asked, remembered(full, new, new)))
+    assert torch.equal(window(asked, remembered(window, old, new, new)), window(asked, remembered(window, event(20), new, new)))
+    assert not torch.allclose(full(asked, remembered(full, old, new)), full(asked, remembered(full, new)))
+
+
+def test_without_history_every_message_stands_alone():
+    assert remembered(WindowLM(CONFIG, 0), event(10), event(11)).shape == (1, 0)
+
+
+# --- the comparison --------------------------------------------------------------------------
+
+
+def test_sizes_are_what_their_names_say():
+    count = {arm: sum(p.numel() for p in make().parameters()) for arm, make in arms(BOOK).items()}
+    rxt = count["rxt", "memory"]
+    for (name, _), n in count.items():
+        low, high = {"rxt": (1, 1), "equal": (1, 1.15), "double": (1.8, 2.1)}[name]
+        assert low <= n / rxt <= high
+
+
+def test_arms_read_as_much_as_they_may(tmp_path):
+    rows = list(compare_rows(tmp_path, SIZES["ci"]))
+    tokens = {(row["model"], row["context"]): row["tokens"] for row in rows}
+    assert len(tokens) == 7 and len({row["n"] for row in rows}) == 1
+    assert tokens["equal", "no history"] < tokens["equal", "window"] < tokens["equal", "full history"]
+    assert tokens["rxt", "memory"] == 2 * tokens["equal", "no history"]
+    assert list(compare_rows(tmp_path, SIZES["ci"])) == rows  # finished runs are loaded
+
+
+# --- one thing at a time ---------------------------------------------------------------------
+
+
+def changes(variant):
+    base = {f.name: f.default for f in fields(ModelConfig)}
+    return {k for k, v in variant.config.items() if base[k] != v} | set(variant.options) | (set() if variant.lessons else {"lessons"})
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_has_the_books_own_choice_and_every_other_row_differs_from_it(table):
+    own = [name for name, variant in TABLES[table].items() if not changes(variant)]
+    assert len(own) == 1
+    for variant in TABLES[table].values():
+        replace(SIZES["cpu"].config, **variant.config)  # a shape that is allowed
+
+
+def test_a_table_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown table 'gates'; choose from gate, memory"):
+        list(ablate_rows(tmp_path, SIZES["ci"], ["gates"]))
+
+
+def test_rows_carry_their_controls(tmp_path):
+    rows = list(ablate_rows(tmp_path, SIZES["ci"], ["lessons"]))
+    assert [row["variant"] for row in rows] == list(TABLES["lessons"])
+    assert all({"recall", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank"} <= set(row) for row in rows)
