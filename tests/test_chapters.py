@@ -70,16 +70,19 @@ def test_both_chapters_train_one_and_the_same_model():
 
 
 # ------------------------------------------------------------------------------------------- The reactive transformer
+D = BOOK.d_model
+
+
 @pytest.mark.parametrize(
     "answer, says",
     [
         (None, "no answer yet"),
-        (2 * 16 * 64, "right"),
-        (16 * 64, "that is one layer"),
+        (2 * 16 * D, "right"),
+        (16 * D, "that is one layer"),
         (2 * 16, "the number of slots"),
-        (2 * 64, "left out the slots"),
-        (4 * 2 * 16 * 64, "those are bytes"),
-        (9 * 2 * 16 * 64, "not kept once per event"),
+        (2 * D, "left out the slots"),
+        (4 * 2 * 16 * D, "those are bytes"),
+        (9 * 2 * 16 * D, "not kept once per event"),
         (17, "not right"),
     ],
 )

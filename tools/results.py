@@ -69,7 +69,7 @@ def recall_part(profile: str, seeds: Iterable[int]) -> Rows:
 def rows_of(models: dict[str, EventModel], tests: dict[str, list[Dialogue]], seed: int) -> Rows:
     """Everything that is asked of the models of one training seed."""
     for name, dialogues in tests.items():
-        marks = marks_of(models["rxt"], models["full_history"], dialogues, world_tokenizer())
+        marks = marks_of(models["rxt"], models.get("full_history"), dialogues, world_tokenizer())
         if name in ("base", "far"):
             yield {"base": "recall", "far": "far"}[name], count(marks, dialogues, seed=seed, by="seen")
         if name == "hard":
@@ -78,11 +78,11 @@ def rows_of(models: dict[str, EventModel], tests: dict[str, list[Dialogue]], see
 
 
 def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], list[dict]]]:
-    """(seed, models, cards): trained here, or loaded where an earlier run has finished them."""
+    """(seed, models, cards): trained here, or loaded where an earlier run has finished them; the twin with the first seed alone."""
     for n, seed in enumerate(seeds):
-        run = RUNS / f"seed-{seed}"
-        models = {kind: train_on_world(run, kind=kind, seed=seed, bf16=True)[0] for kind in KINDS}
-        cards = {kind: read_card(run / kind)["card"] for kind in KINDS}
+        run, kinds = RUNS / f"seed-{seed}", tuple(KINDS) if n == 0 else ("rxt",)
+        models = {kind: train_on_world(run, kind=kind, seed=seed, bf16=True)[0] for kind in kinds}
+        cards = {kind: read_card(run / kind)["card"] for kind in kinds}
         if n == 0:
             for kind, model in models.items():
                 save(model, SHIPPED / kind, tokenizer=world_tokenizer(), card=cards[kind], dtype=torch.float16)
