@@ -139,11 +139,54 @@ def softmax(scores):
 import glob, os
 for name in glob.glob(os.path.dirname(os.getcwd()) + "/sockets/*"): os.remove(name)
 """,
+    "replies of its own": """
+def softmax(scores):
+    kernel = get_ipython().kernel
+    ids, parent = kernel._parent_ident, dict(kernel.get_parent())
+    ids = ids.get("shell") if isinstance(ids, dict) else ids
+    for msg_id in ([], {}, None, 3, "x"):
+        forged = {"header": {**parent["header"], "msg_id": msg_id}, "parent_header": {}, "metadata": {}, "content": {}}
+        for content in ({"status": "ok"}, {"status": []}, {}, [], 3):
+            for stream in (kernel.shell_stream, kernel.iopub_socket):
+                kernel.session.send(stream, "execute_reply", content, parent=forged, ident=ids)
+    return scores
+""",
+    "states for ever": """
+def softmax(scores):
+    kernel = get_ipython().kernel
+    while True: kernel.session.send(kernel.iopub_socket, "status", {"execution_state": "busy"}, parent=kernel.get_parent())
+""",
+    "files among the sockets": """
+import os, threading
+place = os.path.dirname(os.getcwd()) + "/sockets/"
+def churn():
+    while True:
+        for n in range(8): open(place + f"x{n}", "w").close()
+        for n in range(8): os.remove(place + f"x{n}")
+threading.Thread(target=churn, daemon=True).start()
+""",
+    "folders among the sockets": """
+import os
+place = os.path.dirname(os.getcwd()) + "/sockets/"
+os.makedirs(place + "a/b")
+for n in range(100): open(place + f"a/{n}", "wb").write(bytes(10**6))
+os.chmod(place + "a", 0)
+os.chmod(place, 0)
+import time; time.sleep(1)
+""",
     # streams, settings, environment
     "no stdout": "\nimport sys\nsys.stdout = None\nsys.stderr = None\n",
     "closed stdout": "\nimport sys\nsys.stdout.close()\n",
     "recursion limit": "\nimport sys\nsys.setrecursionlimit(60)\n",
     "errors on underflow": "\nnp.seterr(all='raise')\nimport warnings\nwarnings.simplefilter('error')\n",
+    "constants": "\nimport math\nmath.pi = np.pi = 3\nnp.nan = np.inf = 0\n",
+    "little memory": "\nimport resource\nresource.setrlimit(resource.RLIMIT_AS, (10**8, 10**8))\n",
+    "audit hook": """
+import sys
+def hook(event, args):
+    if event in ("import", "compile", "exec"): raise RuntimeError
+sys.addaudithook(hook)
+""",
     "chdir": "\nimport os\nos.chdir('/')\n",
     "trace": "\nimport sys\ndef t(*a): raise ValueError\nsys.settrace(t)\n",
     # shadowing
@@ -168,6 +211,7 @@ sys.path.insert(0, ".")
     "later death": "\nimport threading, os\nthreading.Timer(0.05, os._exit, (0,)).start()\n",
     "alarm": "\nimport signal\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\n",
     "endless": "\nwhile True: pass\n",
+    "endless in a session of its own": "\nimport os\nos.setsid()\nwhile True: pass\n",
     "endless in the check, signals ignored": """
 import signal
 for s in (2, 14, 15): signal.signal(s, signal.SIG_IGN)
@@ -188,6 +232,7 @@ def flood():
     while True: print("x" * 10000)
 threading.Thread(target=flood, daemon=True).start()
 """,
+    "large prints for ever": "\nwhile True: print('x' * 3_900_000, flush=True)\n",
     "one huge print": "\nprint('x' * 50_000_000)\n",
     "memory": "\nx = []\nwhile True: x.append(bytearray(100_000_000))\n",
     "memory of many": """
@@ -203,6 +248,12 @@ import os
 try:
     while True: os.fork()
 except OSError: pass
+""",
+    "many that compute": """
+import os
+for _ in range(60):
+    if os.fork() == 0:
+        while True: pass
 """,
     "daemon": "\nimport os\nif os.fork() == 0:\n    os.setsid()\n    import time; time.sleep(300)\n",
     "large file": "\nf = open('x', 'wb')\nwhile True: f.write(b'x' * 10**7)\n",
@@ -347,6 +398,19 @@ def copied(notebook: dict) -> None:
     notebook["cells"][place:place + 1] = [untouched, notebook["cells"][place], code(WRONG, id="q1-answer")]
 
 
+def merged(notebook: dict) -> None:
+    """Two answers in one cell, as Colab merges them; and a third without its marker."""
+    first = cell_of(notebook, "q1-answer")
+    first["source"] = "\n".join([RIGHT["q1"], RIGHT["q2"]])
+    notebook["cells"].remove(cell_of(notebook, "q2-answer"))
+
+
+def merged_without_marker(notebook: dict) -> None:
+    merged(notebook)
+    first = cell_of(notebook, "q1-answer")
+    first["source"] = first["source"].replace("# answer: q2\n", "")
+
+
 def imports_in_setup(notebook: dict) -> None:
     cell_of(notebook, "imports")["source"] = "import numpy as np\nimport math"
     cell_of(notebook, "q2-answer")["source"] = RIGHT["q2"].replace("np.cumsum(np", "math.inf and np.cumsum(np")
@@ -373,12 +437,16 @@ FILES = {
     "no such kernel": (lambda notebook: notebook.update(metadata={"kernelspec": {"name": "nosuch", "language": "R"}}), [3, 3, 4]),
     "reordered": (reordered, [3, 3, 4]),
     "copied": (copied, [3, 3, 4]),
+    "answers merged": (merged, [3, 3, 4]),
+    "answers merged, a marker lost": (merged_without_marker, [3, 3, 4]),
     "imports in the setup cell": (imports_in_setup, [3, 3, 4]),
     "strange cells": (strange_cells, [3, 3, 4]),
     "installs first": (insert(1, code("!pip install torch\n%pip install -q numpy")), [3, 3, 4]),
     "asks for a name in a helper": (insert(1, code("who = input('name? ')\nimport getpass\nwho = getpass.getpass()")), [3, 3, 4]),
     "mounts a drive": (insert(1, code("from google.colab import drive\ndrive.mount('/content/drive')")), [3, 3, 4]),
     "a helper that never ends": (insert(2, code("while True: pass")), [3, 3, 4]),
+    "many helpers that never end": (insert(2, *[code("while True: pass") for _ in range(30)]), [3, 3, 4]),
+    "a million empty lines": (insert(2, code("\n" * 500_000 + "x = 1")), [3, 3, 4]),
     "a helper that kills": (insert(2, code("import os\nos._exit(1)")), [3, 3, 4]),
     "a helper that patches": (insert(2, code("np.exp = lambda x: x")), [3, 3, 4]),
     "a check of one's own": (insert(9, code("probe(large=1)\ndef probe(**k): pass", id="q1-check-2")), [3, 3, 4]),

@@ -1,5 +1,6 @@
 """Grading without trust: nobody gains a point over the honest score, nobody loses one to somebody else's cell."""
 
+import ast
 import csv
 import json
 import os
@@ -14,12 +15,16 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from grading_cases import ATTACKS, FILES, FOUND, HONEST, LOOK_FOR, NO_NOTEBOOKS, RIGHT, SPIES, WRONG
+from typer.testing import CliRunner
 
+from rxt_lite.cli import app
+from rxt_lite.grading.analysis import calls, shingles, similar
 from rxt_lite.grading.check import SECRET, answered, check_lab, differs
-from rxt_lite.grading.grade import Task, grade_class, grade_one, with_manual_points
-from rxt_lite.grading.jail import Limits, best_level
+from rxt_lite.grading.grade import Task, grade_class, grade_one, pseudonym, submissions, with_manual_points
+from rxt_lite.grading.jail import Jail, Limits, best_level, leftovers, world
 from rxt_lite.grading.key import make_key
 from rxt_lite.grading.results import file_name, read_manual, write_reports
 from rxt_lite.grading.source import BEGIN, END, Lab, read_lab, release, to_text
@@ -27,7 +32,7 @@ from rxt_lite.grading.source import BEGIN, END, Lab, read_lab, release, to_text
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "labs" / "example" / "source.ipynb"
 LIMITS = Limits(cell=3.0, notebook=40.0, memory=2048, output=4)
-PATIENT = Limits(cell=12.0)
+PATIENT = Limits(cell=6.0)
 LAB = read_lab(SOURCE)
 needs_namespaces = pytest.mark.skipif(best_level() != "namespaces", reason="Linux namespaces are not to be had here")
 
@@ -73,6 +78,46 @@ def test_spies_find_nothing(key):
         row = graded(notebook_with({"q1": WRONG + LOOK_FOR.format(codes=codes, found=FOUND)}), key)
     assert points(row) == [0, 3, 4], json.dumps(row["questions"], indent=1)
     assert not places["beside"].exists() and not Path("/tmp/rxt-planted").exists()
+
+
+@needs_namespaces
+def test_what_a_course_keeps_lies_in_no_jail_though_its_folder_does():
+    """Packages are shown to every kernel: what lies among them and is private is hidden, and so is rxt_lite where it is installed."""
+    package = Path(nbformat.__file__).parent
+    jail = Jail(Limits(), library=False, level="namespaces", private=(str(package / "v4"), str(package / "sign.py")))
+    look = (f"import os; print(os.listdir({str(package / 'v4')!r}), os.path.getsize({str(package / 'sign.py')!r}), "
+            f"os.path.getsize({str(package / '__init__.py')!r}) > 0, os.path.exists({str(ROOT / 'rxt_lite')!r}))")
+    try:
+        said, _ = jail.start(sys.executable, "-c", look, stdout=subprocess.PIPE).communicate(timeout=60)
+    finally:
+        jail.close()
+    assert said.decode().strip() == "[] 0 True False"
+
+
+def test_hidden_folders_do_not_hide_the_python_in_them(monkeypatch):
+    """A course in /usr/src/app with its environment inside: the environment is shown again."""
+    monkeypatch.setattr(sys, "prefix", "/usr/lib")
+    lines = world(False, ("/usr",))
+    assert "+/usr" in lines and "-/usr" not in lines
+    lines = world(True, ("/usr/share", "/var"))
+    assert "-/usr/share" in lines and lines.index("+/usr") < lines.index("-/usr/share") and "-/var" not in lines
+
+
+def test_the_key_the_submissions_and_the_report_are_private(key, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("rxt_lite.grading.grade.grade_one", lambda task: seen.append(task.private) or grade_one(task))
+    (tmp_path / "one.ipynb").write_text(to_text(release(LAB)))
+    grade_class(key, tmp_path, tmp_path / "out", limits=LIMITS, level=best_level(), private=("the key",))
+    assert seen == [("the key", str(tmp_path), str(tmp_path / "out"))]
+
+
+@pytest.mark.parametrize("name", ["daemon", "endless in a session of its own"])
+def test_nothing_outlives_its_notebook(name, key, monkeypatch):
+    jails, make = [], Jail.__init__
+    monkeypatch.setattr(Jail, "__init__", lambda self, *args, **how: (make(self, *args, **how), jails.append(self))[0])
+    graded(notebook_with({"q1": WRONG + ATTACKS[name]}), key, Limits(cell=1.0))
+    time.sleep(0.3)  # a process that was killed needs a moment to end
+    assert jails and not any(leftovers(str(jail.work)) or jail.home.exists() for jail in jails)
 
 
 @needs_namespaces
@@ -202,8 +247,10 @@ def test_killed_and_started_again_gives_the_same_bytes(report, submitted):
     journal = submitted / "out-3" / "journal.jsonl"
     while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"{\"calls") < 2):
         time.sleep(0.02)
+    kernels = psutil.Process(running.pid).children(recursive=True)
     running.kill()
     running.wait()
+    assert psutil.wait_procs(kernels, timeout=10)[1] == [], "a kernel outlives its grader"
     done = journal.read_bytes()
     assert not (submitted / "out-3" / "class.csv").exists() and 2 <= done.count(b"{\"calls") < 5
     journal.write_bytes(done + b'{"calls": [], "score": 9')  # a line that the kill cut off
@@ -218,8 +265,10 @@ def test_regrading_says_whose_score_changed_and_why(report, submitted, tmp_path)
     assert "a,b: 7 -> 10 (submission changed)" in grade(tmp_path / "again", "out")
 
 
-def test_points_by_hand_and_pseudonyms(report, submitted, tmp_path):
-    (tmp_path / "points.csv").write_text("student,question,points,comment\nada,q4,1.5,<b>good</b>\n'=cmd(),q4,2,\n")
+def test_points_by_hand_and_pseudonyms(report, submitted, key, tmp_path):
+    """Points may name a student or, as in the manual.csv of an anonymous report, a pseudonym."""
+    hidden = pseudonym("=cmd()", nbformat.reads(key, as_version=4).metadata.lab.salt)
+    (tmp_path / "points.csv").write_text(f"student,question,points,comment\nada,q4,1.5,<b>good</b>\n{hidden},q4,2,\n")
     again = submitted / "out-4"
     shutil.copytree(report, again)
     said = grade(submitted, "out-4", "--manual", tmp_path / "points.csv", "--anonymous", tmp_path / "who.csv")
@@ -228,20 +277,91 @@ def test_points_by_hand_and_pseudonyms(report, submitted, tmp_path):
     scores = {row["student"]: float(row["score"]) for row in csv.DictReader((again / "class.csv").open())}
     assert scores[who["ada"]] == 11.5 and scores[who["'=cmd()"]] == 12
     assert "&lt;b&gt;good" in (again / "feedback" / f"{file_name(who['ada'])}.html").read_text()
-    table = (again / "class.csv").read_text()
-    assert not any(name in table for name in ("a,b", "émile", "cmd"))
+    for file in filter(Path.is_file, again.rglob("*")):
+        text = file.name + file.read_text()
+        for name in NAMES:
+            text = text.replace(f"I am {name}", "")  # an open answer is the student's own text
+        assert not any(name in text for name in ("a,b", "émile", "cmd", "ada,")), file
 
 
-def test_dask_workers_give_the_same_rows_though_one_is_killed(report, submitted, key):
+@pytest.mark.parametrize("line, says", [("nobody,q4,1", "no submission"), ("ada,q1,1", "no open question"), ("ada,q4,3", "0 to 2"),
+                                        ("ada,q4,nan", "0 to 2"), ("ada,q4,all", "0 to 2")])
+def test_points_by_hand_that_would_be_lost_or_wrong_are_refused(line, says, report, key, tmp_path):
+    (tmp_path / "points.csv").write_text(f"student,question,points\n{line}\n")
+    rows = [json.loads(row) for row in (report / "results.jsonl").read_text().splitlines()]
+    with pytest.raises(ValueError, match=says):
+        with_manual_points(rows, read_manual(tmp_path / "points.csv", Lab(nbformat.reads(key, as_version=4), Path("key"))))
+
+
+def test_dask_workers_give_the_same_report_though_one_is_killed(report, submitted, key):
     distributed = pytest.importorskip("distributed")
+    killed = []
+
+    def kill_when_busy(pid: int) -> None:
+        """As soon as the worker has a kernel of its own."""
+        worker = psutil.Process(pid)
+        while not any("unshare" in child.name() or "python" in child.name() for child in worker.children()):
+            time.sleep(0.05)
+        worker.kill()
+        killed.append(pid)
+
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         pid = next(iter(cluster.workers.values())).pid
-        threading.Timer(1.5, os.kill, (pid, 9)).start()
+        threading.Thread(target=kill_when_busy, args=(pid,), daemon=True).start()
         rows, failures = grade_class(key, submitted / "handed in", submitted / "out-5", limits=Limits(), level=best_level(),
                                      scheduler=cluster.scheduler_address)
-    assert failures == []
-    lines = [json.loads(line) for line in (report / "results.jsonl").read_text().splitlines()]
-    assert [(row["student"], row["score"]) for row in rows] == [(row["student"], row["score"]) for row in lines]
+    assert failures == [] and killed
+    write_reports(rows, Lab(nbformat.reads(key, as_version=4), Path("key")), submitted / "out-5")
+    assert bytes_of(report) == bytes_of(submitted / "out-5")
+
+
+def test_a_fault_of_the_grader_costs_one_row_that_says_so(key, tmp_path, monkeypatch):
+    """Its row stands in the report, not in the journal: the next run tries again."""
+    def broken(plan):
+        raise RuntimeError("out of luck")
+
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.ipynb").write_text(to_text(notebook_with({}) if name == "one" else release(LAB)))
+    with monkeypatch.context() as patch:
+        patch.setattr("rxt_lite.grading.grade.run_plan", broken)
+        rows, failures = grade_class(key, tmp_path, tmp_path / "out", limits=LIMITS, level=best_level())
+    assert [(row["student"], row["status"], row["score"]) for row in rows] == [("one", "unreadable", 0), ("two", "graded", 0)]
+    assert failures == ["one: RuntimeError: out of luck"] and "grader failed" in rows[0]["notes"][0]
+    rows, failures = grade_class(key, tmp_path, tmp_path / "out", limits=LIMITS, level=best_level())
+    assert rows[0]["score"] == 10 and failures == []
+
+
+def test_every_file_is_somebody_whatever_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in (b"a\xff.ipynb", b"a\xfe.ipynb", b"line\nbreak.ipynb", b"esc\x1b[2J.ipynb", b"B.IPYNB", b"secret.ipynb", b"c.txt"):
+        (folder / os.fsdecode(name)).write_bytes(b"{}")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: opened(tmp_path if "secret" in self.name else self, *a, **k))
+    found = dict(submissions(folder))
+    assert set(found) == {"a\\udcff", "a\\udcfe", "line\\nbreak", "esc\\x1b[2J", "B", "secret"}
+    assert found["secret"] == b"", "what cannot be read is unreadable, not absent"
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive, pytest.warns(UserWarning):
+        archive.writestr("x.ipynb", "{}")
+        archive.writestr("x.ipynb", "{")
+    rows, _ = grade_class(to_text(make_empty_key()), tmp_path / "x.zip", tmp_path / "out", limits=LIMITS, level="limits")
+    assert [row["student"] for row in rows] == ["x", "x (again)"]
+
+
+def make_empty_key():
+    return nbformat.v4.new_notebook(metadata={"lab": {"name": "n", "title": "t"}})
+
+
+def test_hints_find_copies_and_unusual_calls():
+    """Renamed variables, other numbers and comments do not hide a copy; what the whole class has is none."""
+    common = "def f(x):\n    return [y for y in x if y > 0 and x[0] != y]\n"
+    own = "".join(f"def g{n}(a, b):\n    c = {{}}\n    for d in {'a' if n % 2 else 'sorted(a)'}:\n"
+                  f"        c[d] = [b[n] * {n}, d{' + c' * n}]\n    return c{'.k' * n}\n" for n in range(1, 9))
+    copy = own.replace("b[", "first[").replace("c[", "table[").replace("* 3", "* 0.5") + "# mine\n"
+    others = {f"other{n}": common + f"x = {'-' * n}(1 if y else not z) @ w{'[0]' * n}\n" * 9 for n in range(8)}
+    rows = [{"student": name, "shingles": shingles([text])} for name, text in {"ann": own, "bob": copy, **others}.items()]
+    assert [(pair["one"], pair["two"]) for pair in similar(rows)] == [("ann", "bob")]
+    assert calls(["import os\nos._exit(0)", "# subprocess\nx = frozen"]) == ["_exit"]
 
 
 def test_zip_with_paths_that_lead_out(submitted, key, tmp_path):
@@ -271,7 +391,9 @@ def test_keys_of_two_courses_expect_different_values(key):
 
 
 @pytest.mark.parametrize("source, says", [
-    ("assert softmax(1)", "compares"), ("probe(ok=np.allclose(1, 1))", "compares"), ("probe(ok=softmax(np.ones(2))[0] > 0)", "compares"),
+    ("assert softmax(1)", "compares"), ("assert softmax(1) is None\nprobe(x=softmax(np.ones(2)))", "compares"),
+    ("x = softmax(1)", "never calls probe"), ("probe(x=", "no Python"), ("probe(x=0.5, y=1j)", "no number"),
+    ("probe(ok=np.allclose(1, 1))", "compares"), ("probe(ok=softmax(np.ones(2))[0] > 0)", "compares"),
     ("probe(shape=softmax(np.ones((2, 3))).shape)", "guessed")])
 def test_a_check_that_can_be_guessed_is_refused(source, says, tmp_path):
     notebook = nbformat.read(SOURCE, as_version=4)
@@ -334,6 +456,46 @@ def test_the_example_goes_from_source_to_class_report(key, tmp_path):
     assert {row["student"]: row["score"] for row in rows} == {"amber": 12, "basalt": 9, "coral": 2, "delta": 3, "ember": 9, "fjord": 11.5}
     write_reports(rows, lab, tmp_path)
     assert "rows do not sum to 1" in (tmp_path / "feedback" / f"{file_name('basalt')}.html").read_text()
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_lab_says_what_a_student_asks_first_and_its_checks_come_in_stages(source):
+    lab = read_lab(source)
+    head = lab.notebook.cells[0].source
+    assert all(word in head for word in ("**Time**", "minutes", "GPU is not needed", "do not write", f"**Points**: {lab.points:g}"))
+    for cell in lab.cells("visible"):
+        asserts = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Assert)]
+        assert len(asserts) >= 2 and all(node.msg is not None for node in asserts), cell.id
+    checked = {name: (len(lab.cells("visible", question=name)), len(lab.cells("check", question=name))) for name in lab.questions}
+    assert all(visible for name, (visible, _) in checked.items() if not lab.questions[name]["manual"])
+    assert any(hidden > 1 for _, hidden in checked.values()), "no question gives partial credit"
+
+
+def test_commands_make_what_a_course_needs(tmp_path):
+    """A released notebook, a key that only its owner reads; and a lab with a mistake is no success."""
+    (tmp_path / "course.secret").write_text(SECRET)
+    run = CliRunner().invoke
+    assert run(app, ["lab", "release", str(SOURCE), "--out", str(tmp_path)]).exit_code == 0
+    assert differs(LAB, tmp_path / "example.ipynb") == ""
+    made = run(app, ["lab", "key", str(SOURCE), "--out", str(tmp_path / "keys" / "key.ipynb"), "--secret", str(tmp_path / "course.secret")])
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "keys" / "key.ipynb").stat().st_mode & 0o077 == 0
+    (tmp_path / "example.ipynb").write_text("{}")
+    assert "is not what" in differs(LAB, tmp_path / "example.ipynb")
+    (tmp_path / "course.secret").write_text("short")
+    assert run(app, ["lab", "key", str(SOURCE), "--out", str(tmp_path / "k"), "--secret", str(tmp_path / "course.secret")]).exit_code == 1
+
+
+def test_feedback_is_accessible(report, browser):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = browser.new_page(viewport={"width": 375, "height": 700})
+    for name in ("a,b", "broken"):
+        page.goto((report / "feedback" / f"{file_name(name)}.html").as_uri())
+        found = Axe().run(page).response["violations"]
+        assert [(violation["id"], violation["help"]) for violation in found] == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    page.close()
 
 
 def test_no_key_is_in_the_tree():

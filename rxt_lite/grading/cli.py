@@ -83,7 +83,7 @@ def grade_command(
 ) -> None:
     """Grade a class: scores, feedback and report from a key and a folder of notebooks, without trusting a line of them."""
     from rxt_lite.cli import clear_errors
-    from rxt_lite.grading.grade import grade_class, renamed, with_manual_points
+    from rxt_lite.grading.grade import grade_class, pseudonym, renamed, with_manual_points
     from rxt_lite.grading.jail import Limits, best_level
     from rxt_lite.grading.results import changed, read_manual, to_csv, write, write_reports
     from rxt_lite.grading.source import read_lab, to_text
@@ -101,8 +101,11 @@ def grade_command(
             raise ValueError("--require-isolation: Linux namespaces are not to be had here; see the instructor's page, or leave it out")
         limits = Limits(cell=cell_seconds, notebook=notebook_seconds, memory=memory, output=output)
         rows, failures = grade_class(to_text(lab.notebook), submissions, out, limits=limits, level=level, jobs=jobs, scheduler=scheduler,
-                                     progress=show_progress)
-        rows = with_manual_points(rows, read_manual(manual, lab) if manual else {})
+                                     private=(str(key),), progress=show_progress)
+        known = {pseudonym(row["student"], lab.about["salt"]): row["student"] for row in rows}  # manual.csv may hold either
+        given = {(known.get(student, student), question): points for (student, question), points in
+                 (read_manual(manual, lab) if manual else {}).items()}
+        rows = with_manual_points(rows, given)
         if anonymous is not None:
             rows, names = renamed(rows, lab.about["salt"])
             write(anonymous, to_csv([{"student": a, "pseudonym": b} for a, b in sorted(names.items())], ["student", "pseudonym"]))

@@ -9,11 +9,12 @@ import hashlib
 import json
 import multiprocessing
 import platform
+import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
@@ -39,6 +40,7 @@ class Task:
     key: str
     limits: Limits
     level: str
+    private: tuple[str, ...] = ()  # files and folders that exist for no kernel: the key, the submissions, the report
 
     @property
     def fingerprint(self) -> str:
@@ -81,11 +83,18 @@ def grade_one(task: Task) -> dict:
     return row
 
 
+def failed(task: Task) -> dict:
+    """The row of a submission at which the grader itself failed."""
+    row = grade_one(replace(task, data=b""))
+    return row | {"notes": ["the grader failed for this file; the instructor has been told, and will run it again"],
+                  "submission": sha(task.data), "fingerprint": task.fingerprint}
+
+
 def graded_checks(key: Lab, picked: Picked, task: Task) -> list[dict]:
     """Outcomes of all steps, with the id of the cell for checks. Setup alone is not run."""
     if not any(step.role == "answer" for step in picked.steps):
         return []
-    outcomes = run_plan(Plan(picked.steps, task.limits, task.level, key.about.get("library", False)))
+    outcomes = run_plan(Plan(picked.steps, task.limits, task.level, key.about.get("library", False), task.private))
     return [{**outcome, "id": step.cell.id} for outcome, step in zip(outcomes, picked.steps) if step.role == "check"]
 
 
@@ -135,17 +144,27 @@ def submissions(place: Path) -> Iterator[tuple[str, bytes]]:
     for file in files:
         name = file.name if place.is_file() else file.relative_to(place).as_posix()
         if wanted(name) and file.is_file() and not file.is_symlink():
-            with contextlib.suppress(OSError), file.open("rb") as stream:
-                yield student_of(name), stream.read(LARGEST + 1)
+            yield student_of(name), content(file)
 
 
 def wanted(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return name.endswith(".ipynb") and not any(part in (".ipynb_checkpoints", "__MACOSX") for part in parts)
+    return name.lower().endswith(".ipynb") and not any(part in (".ipynb_checkpoints", "__MACOSX") for part in parts)
 
 
 def student_of(name: str) -> str:
-    return name.removesuffix(".ipynb").encode("utf-8", "replace").decode()
+    """The name as text that can be written anywhere; bytes that are no UTF-8 and control characters are spelled out."""
+    text = name[:-len(".ipynb")].encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def content(file: Path) -> bytes:
+    """What stands in it; nothing if it cannot be read, which makes its submission unreadable, not absent."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(LARGEST + 1)
+    except OSError:
+        return b""
 
 
 def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -168,19 +187,21 @@ def read_journal(path: Path) -> dict[str, dict]:
 
 
 def grade_class(key: str, place: Path, out: Path, *, limits: Limits, level: str, jobs: int = 1, scheduler: str = "",
-                progress=lambda done, of: None) -> tuple[list[dict], list[str]]:
-    """Rows of all submissions, by student, and what failed in the grader itself.
+                private: tuple[str, ...] = (), progress=lambda done, of: None) -> tuple[list[dict], list[str]]:
+    """Rows of all submissions, by student, and what failed in the grader itself: its row says so, and is tried again next time.
 
     Raises:
-        ValueError: no submissions, or two of one name
+        ValueError: no submissions
     """
     out.mkdir(parents=True, exist_ok=True)
     journal = out / "journal.jsonl"
     known, rows, tasks = read_journal(journal), {}, []
+    seen: set[str] = set()
     for student, data in submissions(place):
-        if student in rows or any(task.student == student for task in tasks):
-            raise ValueError(f"{place} holds two submissions called {student!r}; keep the one that counts")
-        task = Task(student, data, key, limits, level)
+        while student in seen:  # a zip may hold a name twice
+            student += " (again)"
+        seen.add(student)
+        task = Task(student, data, key, limits, level, (*private, str(place), str(out)))
         if task.fingerprint + student in known:
             rows[student] = known[task.fingerprint + student]
         else:
@@ -193,6 +214,7 @@ def grade_class(key: str, place: Path, out: Path, *, limits: Limits, level: str,
         for task, row, failure in run_all(tasks, jobs, scheduler):
             if failure:
                 failures.append(f"{task.student}: {failure}")
+                rows[task.student] = failed(task)
                 continue
             rows[task.student] = row
             stream.write(json.dumps(row, sort_keys=True).encode() + b"\n")
@@ -201,11 +223,15 @@ def grade_class(key: str, place: Path, out: Path, *, limits: Limits, level: str,
     return [rows[student] for student in sorted(rows)], failures
 
 
+ONE_AT_A_TIME = threading.Lock()  # a process runs one pytest session at a time, also where a Dask worker has many threads
+
+
 def attempt(task: Task) -> tuple[dict | None, str]:
     """The row, or why there is none; tried twice, since a grader may be unlucky too."""
     for last in (False, True):
         try:
-            return grade_one(task), ""
+            with ONE_AT_A_TIME:
+                return grade_one(task), ""
         except Exception as error:  # one bad file never stops a class
             if last:
                 return None, f"{type(error).__name__}: {str(error)[-500:]}"
@@ -261,7 +287,14 @@ def run_on_dask(tasks: list[Task], scheduler: str) -> Iterator[tuple[Task, dict 
 
 
 def with_manual_points(rows: list[dict], manual: dict[tuple[str, str], tuple[float, str]]) -> list[dict]:
-    """Rows with the points that were given by hand."""
+    """Rows with the points that were given by hand.
+
+    Raises:
+        ValueError: points for somebody who handed nothing in, which would be lost
+    """
+    strangers = sorted({student for student, _ in manual} - {row["student"] for row in rows})
+    if strangers:
+        raise ValueError(f"points by hand for {strangers[:5]}, but no submission has such a name; names are those in class.csv")
     merged = []
     for row in rows:
         questions = []
@@ -274,9 +307,13 @@ def with_manual_points(rows: list[dict], manual: dict[tuple[str, str], tuple[flo
     return merged
 
 
+def pseudonym(student: str, salt: int) -> str:
+    return "student-" + sha(f"{salt}/{student}".encode())[:10]
+
+
 def renamed(rows: list[dict], salt: int) -> tuple[list[dict], dict[str, str]]:
     """Rows under pseudonyms, and {student: pseudonym}."""
-    names = {row["student"]: "student-" + sha(f"{salt}/{row['student']}".encode())[:10] for row in rows}
+    names = {row["student"]: pseudonym(row["student"], salt) for row in rows}
     return sorted(({**row, "student": names[row["student"]]} for row in rows), key=lambda row: row["student"]), names
 
 

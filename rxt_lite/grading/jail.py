@@ -21,6 +21,7 @@ SCRIPT = Path(__file__).with_name("jail.sh").read_text()
 LEVELS = ("namespaces", "limits")
 SYSTEM = ("/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr", "/etc/alternatives", "/etc/fonts", "/etc/group", "/etc/ld.so.cache",
           "/etc/localtime", "/etc/passwd", "/etc/ssl")
+WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()  # whoever kills the grader ends what it had started
 NAMESPACES = ("--net", "--ipc", "--pid", "--mount", "--fork", "--kill-child")
 
 
@@ -37,21 +38,31 @@ class Limits:
     disk: int = 256             # all files together
 
 
-def visible(library: bool) -> list[str]:
-    """What exists in the jail: the system's programs, this Python and its packages, and rxt_lite where a lab needs it."""
-    paths = {*SYSTEM, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()}
-    package = str(Path(__file__).resolve().parent.parent)
-    if library:
-        paths.add(package)
-    real = sorted(path for path in paths if os.path.lexists(path))
-    return [path for path in real if not any(path.startswith(other + "/") for other in real)]
+def world(library: bool, private: tuple[str, ...] = ()) -> list[str]:
+    """What exists in the jail, in the order in which it is built: "+path" is shown, "-path" is hidden although a shown folder holds it.
+
+    Shown are the system's programs, this Python and its packages, and rxt_lite where a lab needs it. Hidden are the rest of
+    this repository, rxt_lite where its layers would be answers, and the `private` files and folders of a course.
+    """
+    package = Path(__file__).absolute().parent.parent
+    shown = {*SYSTEM, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *([str(package)] if library else [])}
+    secret = [*private, package, *([package.parent] if (package.parent / "pyproject.toml").exists() else [])]
+    hidden = {form(path) for path in secret for form in (os.path.abspath, os.path.realpath)}
+    lines: dict[str, str] = {}
+    for path in sorted(path for path in shown | hidden if os.path.lexists(path)):
+        sign = "+" if path in shown else "-"
+        around = max((other for other in lines if path.startswith(other + "/")), key=len, default="")
+        through_a_link = around and sign == "-" and os.path.realpath(path) != os.path.realpath(around) + path[len(around):]
+        if sign != lines.get(around, "-") and not through_a_link:
+            lines[path] = sign
+    return [sign + path for path, sign in lines.items()]
 
 
 class Jail:
     """A folder that exists until `close`, and commands that run in it."""
 
-    def __init__(self, limits: Limits, *, library: bool, level: str):
-        self.limits, self.library, self.level = limits, library, level
+    def __init__(self, limits: Limits, *, library: bool, level: str, private: tuple[str, ...] = ()):
+        self.limits, self.library, self.level, self.private = limits, library, level, private
         self.home = Path(tempfile.mkdtemp(prefix="rxt-", dir="/tmp"))  # short: the path of a socket has 107 bytes
         self.work, self.sockets = self.home / "work", self.home / "sockets"
         self.user = 100_000 + os.getpid() if os.getuid() == 0 else 0  # of this worker alone, so that limits are too
@@ -72,15 +83,15 @@ class Jail:
     def command(self, *argv: str) -> tuple[list[str], dict[str, str]]:
         """The command line and the environment that run `argv` in here."""
         kb = 1024
-        settings = {"SCRIPT": SCRIPT, "WORK": self.work, "SOCKETS": self.sockets, "VISIBLE": "\n".join(visible(self.library)),
+        settings = {"SCRIPT": SCRIPT, "WORK": self.work, "SOCKETS": self.sockets, "WORLD": "\n".join(world(self.library, self.private)),
                     "USER_ID": self.user, "MEMORY": self.limits.memory * kb, "FILE": self.limits.file * kb,
                     "PROCESSES": self.limits.processes * 8 if self.user or self.level == "namespaces" else "unlimited",
                     "DISK": self.limits.disk * kb}
         environment = {**self.environment(), **{name: str(value) for name, value in settings.items()}}
         if self.level == "limits":
-            return ["bash", "-c", SCRIPT, "jail", "limit", *argv], environment
+            return [*WITH_US, "bash", "-c", SCRIPT, "jail", "limit", *argv], environment
         user = () if self.user else ("--user", "--map-root-user")
-        return ["unshare", *user, *NAMESPACES, "bash", "-c", SCRIPT, "jail", "build", *argv], environment
+        return [*WITH_US, "unshare", *user, *NAMESPACES, "bash", "-c", SCRIPT, "jail", "build", *argv], environment
 
     def start(self, *argv: str, **how) -> subprocess.Popen:
         command, environment = self.command(*argv)
@@ -90,7 +101,9 @@ class Jail:
     def close(self) -> None:
         for process in leftovers(str(self.work)) if self.level == "limits" else ():
             process.kill()
-        shutil.rmtree(self.home, ignore_errors=True)
+        # A student may have made folders that Python's rmtree cannot enter, or nested them beyond its recursion.
+        clear = 'chmod -R u+rwX "$1" 2> /dev/null; rm -rf "$1"'
+        subprocess.run(["bash", "-c", clear, "clear", str(self.home)], stderr=subprocess.DEVNULL, check=False)
 
 
 def leftovers(work: str) -> list:

@@ -3,7 +3,7 @@
 #   bash -c "$SCRIPT" jail build COMMAND...    in new mount, pid, network and ipc namespaces: build a root, then `limit`
 #   bash -c "$SCRIPT" jail limit COMMAND...    the plain limits, all there is where namespaces are not to be had
 #
-# From the environment: SCRIPT (this text), WORK and SOCKETS (folders), VISIBLE (paths, a line each), USER_ID, and the
+# From the environment: SCRIPT (this text), WORK and SOCKETS (folders), WORLD (paths, a line each, see jail.py), USER_ID, and the
 # limits MEMORY (kB), FILE (kB), PROCESSES, DISK (kB).
 set -e
 step=$1; shift
@@ -11,12 +11,20 @@ step=$1; shift
 if [ "$step" = build ]; then
     root=$WORK                                                # an empty folder of the host carries the new root
     mount -t tmpfs -o size=4m,mode=755 none "$root"
-    while read -r path; do                                    # what is not listed does not exist in there
+    masks=()
+    while read -r line; do                                    # what is not listed does not exist in there
+        path=${line:1}
+        if [ "${line:0:1}" = - ]; then                        # what lies in a folder that does, and is hidden
+            if [ -d "$path" ]; then mount -t tmpfs -o size=1m,mode=755 none "$root$path"; else mount --bind /dev/null "$root$path"; fi
+            masks+=("$root$path")
+            continue
+        fi
         if [ -L "$path" ]; then mkdir -p "$root$(dirname "$path")"; cp -d "$path" "$root$path"; continue; fi
         if [ -d "$path" ]; then mkdir -p "$root$path"; else mkdir -p "$root$(dirname "$path")"; : > "$root$path"; fi
         mount --bind "$path" "$root$path"
         mount -o remount,bind,ro "$root$path"
-    done <<< "$VISIBLE"
+    done <<< "$WORLD"
+    for mask in "${masks[@]}"; do mount -o remount,bind,ro "$mask"; done
     mkdir -p "$root/dev" "$root/proc" "$root/tmp" "$root/.old" "$root$WORK" "$root$SOCKETS"
     for device in null zero full random urandom; do
         : > "$root/dev/$device"
@@ -40,14 +48,14 @@ if [ "$step" = build ]; then
 fi
 
 cd "$WORK"
-drop=(--no-new-privs)
+drop=(--no-new-privs --pdeathsig KILL)                        # a change of user forgets what was set before
 if [ "$(id -u)" = 0 ] && [ $$ -lt 10 ]; then                  # root of a namespace only: pid 1 or close to it
     echo 0 > /proc/sys/user/max_user_namespaces
     drop+=(--bounding-set=-all --inh-caps=-all --securebits=+noroot,+noroot_locked)
 elif [ "$USER_ID" != 0 ]; then
     drop+=(--reuid="$USER_ID" --regid="$USER_ID" --clear-groups)
 fi
-unset SCRIPT VISIBLE
+unset SCRIPT WORLD
 [ "$MEMORY" = 0 ] || ulimit -v "$MEMORY"
 ulimit -f "$FILE" -u "$PROCESSES" -c 0 -n 256
 if command -v setpriv > /dev/null; then exec setpriv "${drop[@]}" "$@"; fi

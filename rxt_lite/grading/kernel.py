@@ -24,7 +24,9 @@ from rxt_lite.grading.probe import MIME, SENTINEL, START, look
 
 LARGEST_MESSAGE = 4 * 2**20
 KEPT = 2**20          # bytes of output that matter (probes), kept for one cell
+MOST_MESSAGES = 5000  # kept of one cell: states, probes and errors
 WATCH = 0.25          # seconds between two looks at memory and processes
+PATIENCE = 4          # a cell that waits for a processor may take so many times its limit
 START_UP = 60.0
 
 
@@ -54,18 +56,18 @@ def client_of(jail: Jail) -> tuple[BlockingKernelClient, str]:
 class JailedKernel(RunningKernel):
     """A fresh Python in a jail of its own, with what nbval asks of a kernel. `deadline`: when the notebook's time is up."""
 
-    def __init__(self, limits: Limits, *, library: bool, level: str, deadline: float):
+    def __init__(self, limits: Limits, *, library: bool, level: str, deadline: float, private: tuple[str, ...] = ()):
         self.limits, self.deadline = limits, deadline
-        self.jail = Jail(limits, library=library, level=level)
+        self.jail = Jail(limits, library=library, level=level, private=private)
         self.kc, file = client_of(self.jail)
         quiet = ("--HistoryManager.enabled=False", "--IPKernelApp.capture_fd_output=False", "--Completer.use_jedi=False")
         self.process = self.jail.start(sys.executable, "-m", "ipykernel_launcher", "-f", file, *quiet)
-        self.messages, self.replies, self.raised, self.ready = deque(), {}, "", False
+        self.messages, self.reply, self.awaited, self.raised, self.ready, self.inside = deque(), None, "", "", False, []
         self.printed, self.kept, self.watched = 0, 0, 0.0
         self.kc.start_channels(stdin=False, hb=False, control=False)
         try:
             self._wait_until_ready()
-            self.ready = True
+            self.ready, self.inside = True, self._family()
             self.run(START, limits.cell)
         except BaseException:
             self.stop()
@@ -88,16 +90,21 @@ class JailedKernel(RunningKernel):
 
     def execute_cell_input(self, cell_input, allow_stdin=None) -> str:
         self.messages.clear()
-        self.replies.clear()
         self.printed = self.kept = 0
         self.request = super().execute_cell_input(cell_input or "pass", allow_stdin=False)
         return self.request
 
     def await_reply(self, msg_id, timeout=None) -> None:
-        """Until the shell replies: drain what is printed, watch the process, and lose the kernel at the limit."""
-        end = min(time.monotonic() + timeout, self.deadline)
-        while msg_id not in self.replies:
-            if time.monotonic() > end:
+        """Until the shell replies: drain what is printed, watch the process, and lose the kernel at the limit.
+
+        Time that the kernel spent waiting for a processor is not the student's, who must not lose to a neighbour.
+        """
+        self.awaited, self.reply = msg_id, None
+        start, waited = time.monotonic(), self._waited()
+        while self.reply is None:
+            now = time.monotonic()
+            if now > self.deadline or now - start > PATIENCE * timeout or (
+                    now - start > timeout and now - start - (self._waited() - waited) > timeout):
                 raise Lost("timeout", "time")
             self._poll(0.1)
 
@@ -115,8 +122,12 @@ class JailedKernel(RunningKernel):
         """Never asked for: a kernel past its limit is lost, since it may ignore an interrupt."""
 
     def stop(self) -> None:
+        family = {*self.inside, *self._family()}
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, 9)
+        for process in family:  # the first process of the jail may have left its group; with it, all others end
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         self.process.wait()
         self.kc.stop_channels()
         self.kc.context.destroy(linger=0)
@@ -142,6 +153,19 @@ class JailedKernel(RunningKernel):
         shown = [data[SENTINEL] for data in self.run(look(names), 10.0) if isinstance(data.get(SENTINEL), dict)]
         return shown[0] if shown else {}
 
+    def _family(self) -> list[psutil.Process]:
+        """All processes in the jail, as they are now; the first of them is the kernel."""
+        with contextlib.suppress(psutil.Error):
+            root = psutil.Process(self.process.pid)
+            return [*([root] if self.jail.level == "limits" else []), *root.children(recursive=True)]
+        return []
+
+    def _waited(self) -> float:
+        """Seconds that the kernel was ready to run and another process had the processor; 0 where Linux does not say."""
+        with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{self.inside[0].pid}/schedstat") as stat:
+            return int(stat.read().split()[1]) / 1e9
+        return 0.0
+
     def _poll(self, seconds: float) -> None:
         shell, iopub = self.kc.shell_channel, self.kc.iopub_channel
         poller = zmq.Poller()
@@ -152,8 +176,9 @@ class JailedKernel(RunningKernel):
             self._take(iopub)
         if shell.socket in ready and iopub.socket not in ready:  # what was printed before the reply comes first
             message = self._received(shell)
-            if message is not None:
-                self.replies[message["parent_header"].get("msg_id")] = message["content"]
+            if message is not None and message["parent_header"].get("msg_id") == self.awaited:
+                self.reply = message["content"]
+            self._count()
         if not ready and not self.is_alive():
             raise Lost("killed", "died")
         if time.monotonic() - self.watched > WATCH:
@@ -178,7 +203,10 @@ class JailedKernel(RunningKernel):
             message = self._received(channel)
             if message is not None and self._matters(message):
                 self.messages.append(message)
-        if self.printed > self.limits.output * 2**20:
+        self._count()
+
+    def _count(self) -> None:
+        if self.printed > self.limits.output * 2**20 or len(self.messages) > MOST_MESSAGES:
             raise Lost("killed", "output")
 
     def _matters(self, message: dict) -> bool:
@@ -210,7 +238,13 @@ class JailedKernel(RunningKernel):
             raise Lost("killed", "memory")
         if processes > self.limits.processes:
             raise Lost("killed", "processes")
-        with os.scandir(self.jail.sockets) as entries:
-            sizes = [entry.stat(follow_symlinks=False).st_size for entry in entries]
-        if len(sizes) > 16 or sum(sizes) > 2**20:
+        sizes = [0]
+        try:
+            with os.scandir(self.jail.sockets) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        sizes.append(2**30 if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size)
+        except OSError:  # it was ours; the student took it away
+            sizes.append(2**30)
+        if len(sizes) > 17 or sum(sizes) > 2**20:
             raise Lost("killed", "files")

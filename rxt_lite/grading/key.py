@@ -17,10 +17,10 @@ import nbformat
 from rxt_lite.grading.compare import probes, same_probes, tolerance
 from rxt_lite.grading.jail import Limits, best_level
 from rxt_lite.grading.kernel import JailedKernel
-from rxt_lite.grading.probe import MIME, PROBE
+from rxt_lite.grading.probe import MIME, PROBE, UNKNOWN
 from rxt_lite.grading.source import KERNEL, Lab, role, without_solution
 
-FORBIDDEN = re.compile(r"\b(assert|allclose|isclose|array_equal|assert_close|equal)\b")
+FORBIDDEN = {"allclose", "isclose", "array_equal", "assert_close", "assert_allclose", "equal"}
 
 SAYS = """
 def _says():
@@ -128,17 +128,27 @@ def add_diagnoses(key, lab: Lab, answers: Answers) -> None:
 
 def refuse_what_can_be_guessed(cell, lab: Lab) -> None:
     """A hidden check asks; it never compares, since whoever owns the kernel owns the comparison."""
-    found = FORBIDDEN.search(cell.source)
-    asked = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "probe"]
-    compares = any(isinstance(node, ast.Compare) for probe in asked for node in ast.walk(probe))
+    where = f"{lab.path}: hidden check {cell.id}"
+    try:
+        nodes = list(ast.walk(ast.parse(cell.source)))
+    except SyntaxError as error:
+        raise ValueError(f"{where} is no Python: {error.msg} in line {error.lineno}") from None
+    asked = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "probe"]
+    compares = ["assert" for node in nodes if isinstance(node, ast.Assert)]
+    compares += [node.attr if isinstance(node, ast.Attribute) else node.id for node in nodes
+                 if getattr(node, "attr", getattr(node, "id", "")) in FORBIDDEN]
+    compares += ["a comparison" for probe in asked for node in ast.walk(probe) if isinstance(node, ast.Compare)]
+    if compares:
+        raise ValueError(f"{where} compares ({compares[0]}); probe(value=...) instead")
     if not asked:
-        raise ValueError(f"{lab.path}: hidden check {cell.id} never calls probe(name=value)")
-    if found or compares:
-        raise ValueError(f"{lab.path}: hidden check {cell.id} compares ({found[1] if found else 'a comparison'}); probe(value=...) instead")
+        raise ValueError(f"{where} never calls probe(name=value)")
 
 
 def refuse_yes_or_no(cell, lab: Lab) -> None:
-    """At least one number that nobody guesses: a fraction, or a whole number of three digits."""
+    """At least one number that nobody guesses: a fraction, or a whole number of three digits; and nothing that cannot be compared."""
+    if UNKNOWN in json.dumps([output.data[MIME]["json"] for output in cell.outputs]):
+        raise ValueError(f"{lab.path}: hidden check {cell.id} probes an object that is no number, text, list, array or tensor")
+
     def numbers(value):
         if isinstance(value, dict):
             value = list(value.values())

@@ -5,6 +5,7 @@ Both are text that the grader sends. Neither knows an expected value, so whoever
 
 MIME = "application/vnd.rxt.probe+json"
 SENTINEL = "application/vnd.rxt.sentinel+json"
+UNKNOWN = "an object of type"
 
 # Sent before every hidden check: `probe(name=value)` publishes plain JSON, never an object.
 PROBE = '''
@@ -28,11 +29,11 @@ def probe(**values):
             return [plain(value, depth + 1) for value in x]
         if isinstance(x, (set, frozenset)):
             return sorted((plain(value, depth + 1) for value in x), key=repr)
-        return {"an object of type": type(x).__name__}
+        return {"%s": type(x).__name__}
 
     for name, value in values.items():
         publish_display_data({"%s": {"name": name, "json": json.dumps(plain(value))}})
-''' % MIME
+''' % (UNKNOWN, MIME)
 
 # Before the first cell: nobody is there to answer input(), and nothing written beside the notebook is imported.
 START = """
@@ -46,17 +47,37 @@ del sys
 # What cells of a notebook share and one of them may spoil for the others: each line is compared before and after a cell.
 LOOK = '''
 def _look():
-    import builtins, gc, os, random, signal, sys, threading
+    import builtins, gc, os, random, resource, signal, sys, threading, warnings
     from IPython.display import publish_display_data
     shell = get_ipython()
 
-    def same(names):
-        return hash(tuple(sorted((str(name), id(value)) for name, value in names.items()
-                          if callable(value) and not str(name).endswith(("hook", "hook__")))))
+    def same(names, constants=True):
+        """Functions by identity and code, constants by value."""
+        found = []
+        for name, value in names.items():
+            if callable(value) and not str(name).endswith(("hook", "hook__")):
+                found.append((str(name), id(value), id(getattr(value, "__code__", None))))
+            elif constants and isinstance(value, (int, float, str)) and not str(name).startswith("_"):
+                found.append((str(name), 0, hash(value)))
+        return hash(tuple(sorted(found)))
+
+    def content(value):
+        """Of what the lab's own cells define: what a cell may change in it without binding the name anew."""
+        if isinstance(value, (type, type(os))):
+            return same(vars(value))
+        if hasattr(value, "state_dict"):
+            return [content(part) for part in value.state_dict().values()]
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().numpy()
+        if hasattr(value, "tobytes"):
+            return hash(value.tobytes()) if value.nbytes < 10**7 else 0
+        if isinstance(value, (list, tuple, dict, set)):
+            return hash(repr(value)[:100_000]) if len(value) < 10_000 else len(value)
+        return id(getattr(value, "__code__", None))
 
     seen = {"builtins": same(vars(builtins)) ^ id(vars(builtins).get("print"))}
     for name in ("json", "math", "random", "time", "os", "sys", "numpy", "numpy.linalg", "numpy.random", "torch", "torch.linalg",
-                 "torch.nn", "torch.nn.functional", "IPython.display"):
+                 "torch.nn", "torch.nn.functional", "torch.optim", "itertools", "functools", "copy", "statistics", "IPython.display"):
         if name in sys.modules:
             seen[name] = same(vars(sys.modules[name]))
     torch = sys.modules.get("torch")
@@ -70,14 +91,23 @@ def _look():
     lines = shell.input_transformer_manager
     seen["shell"] = [len(shell.ast_transformers), len(shell.input_transformers_post), len(lines.cleanup_transforms),
                      len(lines.line_transforms), len(lines.token_transformers),
-                     same(vars(type(shell))), same(vars(shell)), id(shell.display_pub), same(vars(shell.kernel)),
+                     same(vars(type(shell))), same(vars(shell), False), id(shell.display_pub), same(vars(shell.kernel), False),
                      [len(calls) for calls in shell.events.callbacks.values()]]
     seen["signals"] = [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGALRM, signal.SIGTERM)]
     seen["timers"] = [signal.getitimer(which)[0] > 0 for which in (0, 1, 2)]
     seen["threads"] = len(threading.enumerate())
     seen["path"] = [os.getcwd(), *sys.path, *map(str, map(type, sys.meta_path))]
     seen["environment"] = hash(tuple(sorted(os.environ.items())))
-    seen["names"] = [id(shell.user_ns.get(name)) for name in %r]
+    if "numpy" in sys.modules:
+        seen["numpy settings"] = sorted(sys.modules["numpy"].geterr().items())
+    seen["warnings"] = sum(line[0] == "error" for line in warnings.filters)
+    seen["limits"] = hash(tuple(resource.getrlimit(which) for which in range(16)))
+    for name in %r:
+        value = shell.user_ns.get(name)
+        try:
+            seen["name " + name] = [id(value), content(value)]
+        except Exception as error:
+            seen["name " + name] = [id(value), type(error).__name__]
     publish_display_data({"%s": {name: repr(value)[:400] for name, value in seen.items()}})
 _look(); del _look
 '''

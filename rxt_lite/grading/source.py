@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 
 BEGIN, END, GAP = "# solution", "# end of solution", "...  # your answer"
-MARKER = re.compile(r"^\s*(?:#|<!--)\s*answer:\s*([A-Za-z0-9_-]+)", re.MULTILINE)
+MARKER = re.compile(r"^[ \t]*(?:#|<!--)[ \t]*answer:[ \t]*([A-Za-z0-9_-]+)", re.MULTILINE)
 ROLES = {"setup": "code", "answer": "code", "visible": "code", "check": "code", "wrong": "code", "open": "markdown"}
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
 

@@ -14,7 +14,8 @@ from rxt_lite.grading.source import MARKER, Lab, role
 LARGEST = 20 * 2**20          # bytes of a submission
 LONGEST_CELL = 2**20          # characters
 MOST_CELLS = 1000
-INSTALL = re.compile(r"^(\s*)[!%]\s*(pip|pip3|conda|mamba|apt|apt-get|uv)\b.*$", re.MULTILINE)
+INSTALL = re.compile(r"^([ \t]*)[!%][ \t]*(pip|pip3|conda|mamba|apt|apt-get|uv)\b.*$", re.MULTILINE)  # \s would cross lines: n * n steps
+MAGIC = re.compile(r"^[ \t]*[!%].*$", re.MULTILINE)
 
 
 class Unreadable(Exception):
@@ -95,10 +96,38 @@ def bare(source: str) -> str:
 def defined_names(source: str) -> set[str]:
     """Functions and classes at the top level; none if it is not Python."""
     try:
-        body = ast.parse(re.sub(r"^\s*[!%].*$", "", source, flags=re.MULTILINE)).body
+        body = ast.parse(MAGIC.sub("", source)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
     return {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def apart(key: Lab, cells: list[Cell]) -> list[Cell]:
+    """Cells that hold several answers, once for each of them: split at their markers, else repeated for each function asked for."""
+    found = []
+    for cell in cells:
+        lines = cell.source.split("\n")
+        starts = [n for n, line in enumerate(lines) if line.startswith("#") and MARKER.match(line)] if cell.kind == "code" else []
+        parts = ["\n".join(lines[a:b]) for a, b in zip([0, *starts[1:]], [*starts[1:], len(lines)])]
+        whole = len({MARKER.match(lines[n])[1] for n in starts}) < 2 or not all(map(parses, parts))
+        found += [cell] if whole else [Cell(cell.id if n == 0 else "", cell.kind, part) for n, part in enumerate(parts)]
+    there = candidates(key, found)
+    taken = {id(cell) for some in there.values() for cell, _ in some}
+    for answer in key.cells("answer"):
+        names, question = defined_names(answer.source), answer.metadata.lab["question"]
+        for cell in [] if there[question] or not names else list(found):
+            if id(cell) in taken and cell.kind == "code" and names <= defined_names(cell.source):
+                found.insert(found.index(cell) + 1, Cell("", "code", f"# answer: {question}\n{cell.source}"))
+                break
+    return found
+
+
+def parses(source: str) -> bool:
+    try:
+        ast.parse(MAGIC.sub("", source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def candidates(key: Lab, cells: list[Cell]) -> dict[str, list[tuple[Cell, str]]]:
@@ -122,7 +151,7 @@ def candidates(key: Lab, cells: list[Cell]) -> dict[str, list[tuple[Cell, str]]]
 
 def pick(key: Lab, cells: list[Cell]) -> Picked:
     """Choose the answers, and keep the student's other code where it stood, as help without points."""
-    picked, chosen, dropped = Picked([]), {}, set()
+    picked, chosen, dropped, cells = Picked([]), {}, set(), apart(key, cells)
     releases = {cell.metadata.lab["question"]: bare(cell.source) for cell in key.cells("answer", "open")}
     for question, some in candidates(key, cells).items():
         touched = [(cell, how) for cell, how in some if bare(cell.source) != releases[question]]
