@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_chapters import cells, published, run, verdict
 
-from rxt_lite.config import BOS, EOS, PAD, A, Q
+from rxt_lite.config import BOS, EOS, MASK, PAD, A, Q
 from rxt_lite.data import World, make_dialogues
 
 
@@ -139,3 +139,117 @@ def test_what_the_solutions_say_of_other_worlds():
     assert unknown(lambda p: p.stored <= 2) > 2 * unknown(lambda p: p.stored >= 5)
     of_attribute = [unknown(lambda p, a=a: p.attribute == a) for a in {p.attribute for p in probes}]
     assert max(of_attribute) - min(of_attribute) < 0.04
+
+
+# ------------------------------------------------------------------------------------------------ Joint pre-training
+@pytest.fixture(scope="module")
+def pretraining():
+    return run([cells("joint-pretraining")["checks"]], torch=torch, BOS=BOS, PAD=PAD, MASK=MASK)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (None, "no answer yet"),
+        (0.45, "right"),
+        (3, "what reading nothing costs"),
+        (2.55, "the blanks are what is left"),
+        (0.15, "that is the mask share"),
+        (0, "not quite nothing"),
+        (1.2, "not 8 bits"),
+        (0.312, "in bits, please"),
+        (7, "not right"),
+    ],
+)
+def test_check_of_the_bits(pretraining, capsys, answer, says):
+    assert says in verdict(capsys, pretraining["check_bits"], answer)
+
+
+def blanks(kept=(PAD, BOS), compare=torch.lt, seed=None, change=lambda share: share):
+    def make_blanks(tokens, share):
+        drawn = torch.rand(tokens.shape, generator=None if seed is None else torch.Generator().manual_seed(seed))
+        blanked = compare(drawn, change(share))
+        for mark in kept:
+            blanked = blanked & (tokens != mark)
+        return tokens.masked_fill(blanked, MASK), blanked
+
+    return make_blanks
+
+
+def blanks_in_place(tokens, share):
+    with_blanks, blanked = blanks()(tokens, share)
+    tokens[blanked] = MASK
+    return tokens, blanked
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda tokens, share: None, "no answer yet"),
+        (blanks(), "right"),
+        (lambda tokens, share: blanks()(tokens, share)[0], "two things come back"),
+        (blanks_in_place, "the caller's tokens were changed"),
+        (lambda tokens, share: (blanks()(tokens, share)[0], blanks()(tokens, share)[1].float()), "True or False for each token"),
+        (lambda tokens, share: (tokens, blanks()(tokens, share)[1]), "the two do not fit"),
+        (blanks(kept=(BOS,)), "padding became a blank"),
+        (blanks(kept=(PAD,)), "[BOS] became a blank"),
+        (blanks(change=lambda share: 0.5 + share / 2), "a share of 0 makes no blanks"),
+        (blanks(change=lambda share: share / 2), "a share of 1 blanks every token"),
+        (blanks(seed=3), "the same blanks at every call"),
+        (blanks(change=lambda share: 0.75 if 0 < share < 1 else share), "blanked what should stay"),
+        (blanks(change=lambda share: share**3), "a share of 0.25 made"),
+    ],
+)
+def test_check_of_the_blanks(pretraining, capsys, answer, says):
+    assert says in verdict(capsys, pretraining["check_make_blanks"], answer)
+
+
+def shift(axis, back=False):
+    def before(encoded):
+        n = encoded.shape[axis]
+        nothing = torch.zeros_like(encoded.narrow(axis, 0, 1))
+        return torch.cat([encoded.narrow(axis, 1, n - 1), nothing] if back else [nothing, encoded.narrow(axis, 0, n - 1)], axis)
+
+    return before
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda encoded: None, "no answer yet"),
+        (shift(2), "right"),
+        (lambda encoded: encoded[:, :, :-1], "the shape stays"),
+        (shift(2, back=True), "the event AFTER"),
+        (lambda encoded: encoded.roll(1, 2), "roll goes round"),
+        (lambda encoded: encoded, "nothing was shifted"),
+        (shift(3), "you shifted the tokens"),
+        (shift(1), "you shifted the conversations"),
+        (shift(0), "you shifted the layers"),
+        (lambda encoded: 2 * encoded, "not right"),
+    ],
+)
+def test_check_of_the_event_before(pretraining, capsys, answer, says):
+    assert says in verdict(capsys, pretraining["check_before"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda nats, floor: None, "no answer yet"),
+        (lambda nats, floor: nats["itself"] < floor - 0.2, "right"),
+        (lambda nats, floor: nats["itself"], "True or False"),
+        (lambda nats, floor: nats["itself"] >= floor - 0.2, "upside down"),
+        (lambda nats, floor: nats["itself"] > 3 or nats["itself"] < 1, "a bad model is no leak"),
+        (lambda nats, floor: nats["itself"] < 3, "that is no leak"),
+        (lambda nats, floor: False, "that one was looked up"),
+    ],
+)
+def test_check_of_the_alarm(pretraining, capsys, answer, says):
+    assert says in verdict(capsys, pretraining["check_verdict"], answer)
+
+
+def test_published_solutions_of_the_pretraining_pass(pretraining, capsys):
+    for function, check in (("make_blanks", "check_make_blanks"), ("before", "check_before"), ("verdict", "check_verdict")):
+        solved = run([published("joint-pretraining", function)], torch=torch, BOS=BOS, PAD=PAD, MASK=MASK)
+        assert verdict(capsys, pretraining[check], solved[function]) == "right\n"
+    assert "bits_left = 0.45" in cells("joint-pretraining")["solution-1"]
