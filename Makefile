@@ -16,13 +16,16 @@ SETUP := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lint stories results bench serve lab labs release students strip outputs clean
+.PHONY: help book pdf runtimes test notebooks lint stories results bench serve lab labs release students strip outputs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 book: $(SETUP)  ## execute every notebook and build the site in _build/html
 	$(PY) tools/build.py
+
+pdf: book  ## the whole book as one PDF, _build/book.pdf (needs Chromium)
+	$(PY) tools/pdf.py
 
 test: $(SETUP)  ## all tests (page tests need Chromium)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(TESTS)
@@ -39,6 +42,9 @@ stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=fi
 
 results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
 	$(PY) tools/results.py --profile $(if $(filter ci,$(PROFILE)),ci,full)
+
+runtimes: $(SETUP)  ## time and memory of every chapter, into book/results/runtimes.jsonl: make runtimes RXT_PROFILE=ci
+	$(PY) tools/runtimes.py --profile "$(RXT_PROFILE)" $(NOTEBOOKS)
 
 bench: $(SETUP)  ## speed beside a plain loop and PyTorch's own layers, as a table: make bench BENCH="--bf16 --compile"
 	.venv/bin/rxt-lite bench $(BENCH)

@@ -99,12 +99,23 @@ def skip_member(app, what, name, thing, skip, options):
         return True
     if what == "module":
         return skip or not (inspect.isclass(thing) or inspect.isroutine(thing))
-    says = inspect.getdoc(thing) if not isinstance(thing, property) else thing.__doc__
-    return skip or not says or says.startswith("Alias for field number")
+    says = getattr(thing, "__doc__", None) or ""  # its own: inspect.getdoc would take that of nn.Module
+    return skip or not (says or name == "forward") or says.startswith("Alias for field number")
+
+
+def with_lists_of_parameters(app, pagename, templatename, context, doctree):
+    """A signature of several lines is a list of definitions without a term, inside a term: lines of spans instead."""
+    def as_spans(signature: re.Match) -> str:
+        lines = re.sub(r"<dd>(.*?)</dd>", r'<span class="sig-line">\1</span>', signature[0], flags=re.DOTALL)
+        return lines.replace("<dl>", '<span class="sig-lines">').replace("</dl>", "</span>")
+
+    if '<dt class="sig' in context.get("body", ""):
+        context["body"] = re.sub(r'<dt class="sig.*?</dt>', as_spans, context["body"], flags=re.DOTALL)
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("autodoc-skip-member", skip_member)
+    app.connect("html-page-context", with_lists_of_parameters)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
