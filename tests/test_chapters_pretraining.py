@@ -253,3 +253,122 @@ def test_published_solutions_of_the_pretraining_pass(pretraining, capsys):
         solved = run([published("joint-pretraining", function)], torch=torch, BOS=BOS, PAD=PAD, MASK=MASK)
         assert verdict(capsys, pretraining[check], solved[function]) == "right\n"
     assert "bits_left = 0.45" in cells("joint-pretraining")["solution-1"]
+
+
+# ------------------------------------------------------------------------------------------------ Interaction tuning
+@pytest.fixture(scope="module")
+def tuning():
+    return run([cells("interaction-tuning")["checks"]], torch=torch, EOS=EOS, PAD=PAD)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (None, "no answer yet"),
+        (7 / 16, "right"),
+        (0.5, "the two do not add up"),
+        (9 / 16, "that it still goes on"),
+        (1 / 16, "one is enough"),
+        (1 / 4, "that is one try"),
+        (3 / 16, "exactly at the second"),
+        (4, "on average"),
+        (0.9, "not right"),
+    ],
+)
+def test_check_of_when_it_is_over(tuning, capsys, answer, says):
+    assert says in verdict(capsys, tuning["check_over"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda answers: None, "no answer yet"),
+        (lambda answers: (answers == EOS).any(-1).float().mean(), "right"),
+        (lambda answers: (answers == EOS).sum(), "that is a count"),
+        (lambda answers: (answers == PAD).any(-1).float().mean(), "the very last place"),
+        (lambda answers: (answers != EOS).all(-1).float().mean(), "those that go on"),
+        (lambda answers: (answers[:, -1] == EOS).float().mean(), "only the last place"),
+        (lambda answers: (answers == EOS).float().mean(), "divided by tokens"),
+        (lambda answers: 3 / 16, "divided by tokens"),
+        (lambda answers: 1.0, "every answer counted"),
+        (lambda answers: 0.0, "none counted"),
+        (lambda answers: 0.3, "is not right"),
+    ],
+)
+def test_check_of_how_many_end(tuning, capsys, answer, says):
+    assert says in verdict(capsys, tuning["check_share_ended"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda nats, is_target: None, "no answer yet"),
+        (lambda nats, is_target: nats[is_target].mean(), "right"),
+        (lambda nats, is_target: nats[is_target].sum(), "that is the sum"),
+        (lambda nats, is_target: (nats * is_target).mean(), "divided by all places"),
+        (lambda nats, is_target: nats.mean(), "the padding among them"),
+        (lambda nats, is_target: ((nats * is_target).sum(1) / is_target.sum(1)).mean(), "a mean of means"),
+        (lambda nats, is_target: nats[~is_target].mean(), "you took the others"),
+        (lambda nats, is_target: nats[is_target].sum() / len(nats), "divided by the events"),
+        (lambda nats, is_target: 1.0, "is not right"),
+    ],
+)
+def test_check_of_the_mean(tuning, capsys, answer, says):
+    assert says in verdict(capsys, tuning["check_mean_over"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda mask: None, "no answer yet"),
+        (lambda mask: torch.cat([mask[..., 1:], torch.zeros_like(mask[..., :1])], -1), "right"),
+        (lambda mask: mask[..., 1:], "the shape stays"),
+        (lambda mask: mask, "the mask itself"),
+        (lambda mask: torch.cat([torch.zeros_like(mask[..., :1]), mask[..., :-1]], -1), "one place too late"),
+        (lambda mask: ~mask, "do not count"),
+        (lambda mask: mask.roll(-1, -1), "roll goes round"),
+        (lambda mask: mask & False, "not right"),
+    ],
+)
+def test_check_of_where_the_logits_stand(tuning, capsys, answer, says):
+    assert says in verdict(capsys, tuning["check_move"], answer)
+
+
+def test_published_solutions_of_the_tuning_pass(tuning, capsys):
+    for function, check in (("share_ended", "check_share_ended"), ("mean_over_targets", "check_mean_over"), ("move", "check_move")):
+        solved = run([published("interaction-tuning", function)], torch=torch, EOS=EOS)
+        assert verdict(capsys, tuning[check], solved[function]) == "right\n"
+    assert "over_after_two = 7 / 16" in cells("interaction-tuning")["solution-1"]
+
+
+# -------------------------------------------------------------------------------------------- between two chapters
+def test_tuning_begins_with_the_model_that_pretraining_has_left():
+    """Else it is trained twice, or a run with other settings is in the folder."""
+    first, second = cells("joint-pretraining"), cells("interaction-tuning")
+    assert first["recipe"] == second["recipe"]
+    shape = "config = replace(BOOK, d_model=64, d_ff=128, vocab_size=tokenizer.get_vocab_size())"
+    assert shape in first["equal-code"] and shape in second["equal-code"]
+    assert '"joint_lm"' in first["training"] and 'trained("joint_lm")' in second["pretrained-code"]
+
+
+# -------------------------------------------------------------------------------------- equal to the library, or not
+NEEDED = ("imports", "dialogue", "by-hand-code", "by-loop", "at-once-code", "loop-code", "class-code", "equal-code")
+
+
+@pytest.mark.parametrize(
+    "chapter, name, old, new",
+    [
+        ("dialogues-and-stories", "at-once-code", "(tokens != A) &", ""),
+        ("joint-pretraining", "class-code", "encoded[:, :, :-1]], dim=2)", "encoded[:, :, 1:]], dim=2)"),
+        ("joint-pretraining", "class-code", "is_target = flat[:, 1:] != PAD", "is_target = flat[:, 1:] >= PAD"),
+        ("interaction-tuning", "class-code", '"answer": behind & (tokens != A)', '"answer": behind & (tokens != EOS)'),
+    ],
+)
+def test_a_wrong_step_is_seen_where_book_and_library_are_compared(chapter, name, old, new, capsys):
+    chapter = cells(chapter)
+    assert chapter[name].count(old) == 1
+    sources = {cell: chapter[cell].replace("PROFILE = profile(PROFILE)", "") for cell in NEEDED if cell in chapter}
+    run(list(sources.values()))  # as it stands, it holds
+    sources[name] = sources[name].replace(old, new)
+    with pytest.raises((AssertionError, RuntimeError)):
+        run(list(sources.values()))
