@@ -31,7 +31,7 @@ from rxt_lite.grading.source import BEGIN, END, Lab, read_lab, release, to_text
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "labs" / "example" / "source.ipynb"
-LIMITS = Limits(cell=3.0, notebook=40.0, memory=2048, output=4)
+LIMITS = Limits(cell=2.0, notebook=120.0, memory=2048, output=4)
 PATIENT = Limits(cell=6.0)
 LAB = read_lab(SOURCE)
 needs_namespaces = pytest.mark.skipif(best_level() != "namespaces", reason="Linux namespaces are not to be had here")

@@ -6,6 +6,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -57,7 +58,7 @@ class JailedKernel(RunningKernel):
     """A fresh Python in a jail of its own, with what nbval asks of a kernel. `deadline`: when the notebook's time is up."""
 
     def __init__(self, limits: Limits, *, library: bool, level: str, deadline: float, private: tuple[str, ...] = ()):
-        self.limits, self.deadline = limits, deadline
+        self.limits, self.deadline = limits, math.inf  # its start is ours: no notebook's time is spent on it
         self.jail = Jail(limits, library=library, level=level, private=private)
         self.kc, file = client_of(self.jail)
         quiet = ("--HistoryManager.enabled=False", "--IPKernelApp.capture_fd_output=False", "--Completer.use_jedi=False")
@@ -68,7 +69,8 @@ class JailedKernel(RunningKernel):
         try:
             self._wait_until_ready()
             self.ready, self.inside = True, self._family()
-            self.run(START, limits.cell)
+            self.run(START, START_UP)
+            self.deadline = deadline
         except BaseException:
             self.stop()
             raise
