@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_chapters import cells, published, run, verdict
+from torch import nn
 
-IMITATION = "memory-attention-pretraining"
+IMITATION, AWARE = "memory-attention-pretraining", "memory-aware-training"
 
 
 # ---------------------------------------------------------------------------------------- Memory-attention pre-training
@@ -130,3 +131,85 @@ def test_published_solutions_of_the_imitation_pass(imitating, capsys):
     for function, check in (("weights", "check_weights"), ("matched_cosine", "check_matched"), ("share_of_ages", "check_ages")):
         solved = run([published(IMITATION, function)], F=F, itertools=itertools)
         assert verdict(capsys, imitating[check], solved[function]) == "right\n"
+
+
+# ------------------------------------------------------------------------------------------------ Memory-aware training
+@pytest.fixture(scope="module")
+def cutting():
+    """The names that the checks find when a reader runs them."""
+    chapter = cells(AWARE)
+    names = run([chapter["by-loop"].split("\n\n\n")[0], chapter["class-code"].split("\n\n\n")[0]], torch=torch, nn=nn)
+    return run([chapter["checks"]], **names)
+
+
+def test_the_gradients_of_the_exercise_are_those_of_autograd(cutting):
+    memory = cutting["OneNumber"]([1.0, 1.0, 1.0, 1.0], g=0.25)
+    (free,), (cut,) = (torch.autograd.grad(memory(k)[3], memory.writes) for k in (None, 2))
+    assert (free[0].item(), cut[0].item()) == (9 / 64, 0.0)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (None, "no answer yet"),
+        ((9 / 64, 0.0), "right"),
+        ((9 / 64, 9 / 64), "was left out"),
+        ((3 / 16, 0.0), "one update too few"),
+        ((0.0, 9 / 64), "changed places"),
+        ((9 / 16, 0.0), "enters with its gate"),
+        ((1 / 64, 0.0), "leaves 1 - g"),
+        ((1.0, 1.0), "not right"),
+    ],
+)
+def test_check_of_the_gradients(cutting, capsys, answer, says):
+    assert says in verdict(capsys, cutting["check_gradient"], answer)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda events, k: None, "no answer yet"),
+        (lambda events, k: [0 if n == 0 else n if k is None else (n - 1) % k + 1 for n in range(events)], "right"),
+        (lambda events, k: [n if k is None else min(n, k) for n in range(events)], "moves along"),
+        (lambda events, k: [n % (k or events) for n in range(events)], "right before a cut"),
+        (lambda events, k: [n + 1 if k is None else n % k + 1 for n in range(events)], "BEFORE its event"),
+        (lambda events, k: list(range(events)), "nothing is cut"),
+        (lambda events, k: [7] * events, "is not"),
+    ],
+)
+def test_check_of_the_reach(cutting, capsys, answer, says):
+    assert says in verdict(capsys, cutting["check_reached"], answer)
+
+
+def summed(memory, k, *, cut="before", late=False):
+    m, total = torch.zeros(()), torch.zeros(())
+    for n, u in enumerate(memory.writes):
+        total = total if late else total + m**2
+        if cut == "before" and k is not None and n > 0 and n % k == 0 or cut == "one early" and k is not None and (n + 1) % k == 0:
+            m = m.detach()
+        m = (1 - memory.g) * m + memory.g * u
+        if cut == "after" and k is not None:
+            m = m.detach()
+        total = total + m**2 if late else total
+    return total
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda memory, k: None, "no answer yet"),
+        (summed, "right"),
+        (lambda memory, k: summed(memory, k, late=True), "the value changed"),
+        (lambda memory, k: summed(memory, k, cut="after"), "no gradient is left"),
+        (lambda memory, k: summed(memory, None), "nothing is cut"),
+        (lambda memory, k: summed(memory, k, cut="one early"), "in another place"),
+    ],
+)
+def test_check_of_the_cut_sum(cutting, capsys, answer, says):
+    assert says in verdict(capsys, cutting["check_sum"], answer)
+
+
+def test_published_solutions_of_the_cut_pass(cutting, capsys):
+    for function, check in (("reached", "check_reached"), ("answer_sum", "check_sum")):
+        solved = run([published(AWARE, function)], torch=torch)
+        assert verdict(capsys, cutting[check], solved[function]) == "right\n"
