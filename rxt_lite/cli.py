@@ -202,7 +202,7 @@ def recall(
         help="folders written by `rxt-lite train`, one per training seed; the checkpoint in the package if left out")] = None,
     world: Annotated[str, typer.Option(help="preset of the small world")] = "base",
     split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
-    dialogues: Annotated[int, typer.Option(help="how many held-out dialogues")] = 512,
+    dialogues: Annotated[int, typer.Option(help="how many held-out dialogues; 512 for the book's figures")] = 128,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
     by: Annotated[str, typer.Option(help="against: seen (turns since), written (turn of telling), stored (facts told)")] = "seen",
     verdicts: Annotated[bool, typer.Option(

@@ -34,19 +34,25 @@ ON_STORIES = Stage(name="training on stories", loss=answer_loss, steps=350, lr=3
 
 
 WORLDS = ("base", "hard", "long")  # what the last lesson teaches, a batch of each in turn
+GROWTH = ((0, 4, 1), (330, 6, 1), (390, 8, 2), (450, 12, 2), (530, 16, 3), (610, 24, 3))  # first step, names, ways to say a thing
+MIXED = 750  # the step from which on `worlds` are taught
 
 
 def lessons(worlds: Sequence[str], steps: int) -> tuple[tuple[int, tuple[World | str, ...]], ...]:
-    """Which worlds are taught from which of `steps` on: to tell a few names apart, then all names, then `worlds` in turn.
+    """Which worlds are taught from which of `steps` on: to tell four names apart, then more and more, then `worlds` in turn.
 
     With all names from the start a model soon knows *what* was asked about (a pet, a colour) and answers with the
-    pet of the wrong person for a very long time: the book's log has the numbers. Among four names it learns to
-    look for *whose* pet it was, and this carries over to all others at once.
+    pet of the wrong person for a very long time. Among four names it learns to look for *whose* pet it was. Let all others
+    in at once, and it keeps those four apart and takes the other twenty for one; a few at a time, each finds a place of
+    its own. The book's log has the numbers.
     """
-    few = World(turns=6, people=3, objects=0, cast=4, templates=1, probes=3, overwrites=0, unknowns=0)
-    many = replace(few, cast=World().cast, templates=3)
-    things = {"people": 0, "objects": 3}
-    return ((0, (few, replace(few, **things))), (5 * steps // 13, (many, replace(many, **things))), (31 * steps // 65, tuple(worlds)))
+    scale = min(1.0, steps / 900)  # a short training has short lessons
+
+    def names(cast: int, templates: int) -> tuple[World, World]:
+        few = World(turns=6, people=3, objects=0, cast=cast, templates=templates, probes=3, overwrites=0, unknowns=0)
+        return few, replace(few, people=0, objects=3)  # about people, about things
+
+    return (*((round(scale * first), names(cast, templates)) for first, cast, templates in GROWTH), (round(scale * MIXED), tuple(worlds)))
 
 
 def twin(config: ModelConfig, max_len: int) -> ModelConfig:
