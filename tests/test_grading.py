@@ -228,6 +228,11 @@ def test_feedback_is_for_one_student_escaped_and_hides_the_checks(report):
 def test_gradescope_form(report):
     form = json.loads((report / "gradescope" / f"{file_name('a,b')}.json").read_text())
     assert form["score"] == 7 and [test["max_score"] for test in form["tests"]] == [3, 3, 4, 2]
+    assert form["output_format"] == "text" and sum(test["score"] for test in form["tests"]) == form["score"]
+    assert [test.get("status") for test in form["tests"]] == ["failed", "passed", "passed", None]
+    assert all(set(test) <= {"name", "score", "max_score", "status", "output", "visibility"} and test["visibility"] == "visible"
+               for test in form["tests"])
+    assert len(list((report / "gradescope").iterdir())) == 5, "the unreadable one gets a file too"
 
 
 def test_items_tell_how_hard_a_question_was(report):
