@@ -133,19 +133,21 @@ def test_the_reading_follows_the_rows_whoever_wins(tools, recalls, says, seeds):
     if seeds != (0,):  # three numbers that are not exactly parallel
         for row in rows:
             row["recall"] += 0.002 * ((row["seed"] * (1 + len(row["model"] + row["context"]))) % 3)
-    sentences = tools["reading"](rows)
+    sentences = tools["reading"](rows, {})
     assert [sentence.rsplit(": ", 1)[1] for sentence in sentences[:4]] == says
 
 
 def test_the_reading_warns_of_rivals_below_their_ceilings_and_knows_what_is_missing(tools):
-    ceiling = {"no history": 0.1, "window": 0.2, "full history": 1.0}
-    said = "\n".join(tools["reading"](made_up(alike(0.1, rxt_memory=0.9, equal_full_history=0.99, double_window=0.2)), ceiling))
-    assert "Careful: double, full history" in said and "Careful: equal, full history" not in said and "Careful: equal, window" in said
+    views = {"no history": (0, 0.1), "window": (0.15, 0.2), "full history": (1, 1)}
+    known = {name: {"seen": seen, "best": best} for name, (seen, best) in views.items()}
+    said = "\n".join(tools["reading"](made_up(alike(0.1, rxt_memory=0.9, equal_full_history=1.0, double_window=0.15)), known))
+    warned = re.findall("Careful: (.*?) sees", said)
+    assert warned == ["equal, window", "double, full history"]  # not those who refuse where they see nothing
     assert "RxT is above the ceiling of the window, 0.20" in said
     assert "Best by recall: equal, full history." in said
-    below = "\n".join(tools["reading"](made_up(alike(0.1)), ceiling))
+    below = "\n".join(tools["reading"](made_up(alike(0.1)), known))
     assert "RxT is not surely above" in below
-    two = tools["reading"](made_up({RXT: 0.9, ("equal", "no history"): 0.1}))
+    two = tools["reading"](made_up({RXT: 0.9, ("equal", "no history"): 0.1}), {})
     assert two[0].endswith("supported") and [s.endswith("no rows for this") for s in two[1:4]] == [True] * 3
     assert "Best by recall: RxT." in two
 
@@ -160,7 +162,7 @@ def test_table_and_figure_take_all_arms_or_two(tools, rows, capsys):
     tools["print_table"](rows)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 90
     run([cells(CHAPTER)["figure-ours"].replace("plt.show()", "")], **tools | {
-        "rows": rows, "live": None, "ceiling": {"window": 0.2}, "paper": paper, "name_lines": name_lines, "plt": plt})
+        "rows": rows, "known": {"window": {"best": 0.2}}, "paper": paper, "name_lines": name_lines, "plt": plt})
     texts = {text.get_text() for text in plt.gcf().axes[0].texts}
     assert texts == {tools["arm_name"]((row["model"], row["context"])) for row in rows}
     plt.close("all")
@@ -171,7 +173,7 @@ def test_without_stored_rows_a_sentence_says_so_and_the_live_rows_are_read(tools
 
     monkeypatch.chdir(tmp_path)
     live = made_up({RXT: 0.3, ("equal", "no history"): 0.1})
-    names = {"Path": Path, "json": json, "live": live}
+    names = {"Path": Path, "json": json, "live": live, "ceiling": {"window": {}}, "questions": range(400)}
     assert run([cells(CHAPTER)["ours"]], **tools | names)["rows"] is live
     assert "There are no stored rows here" in capsys.readouterr().out
     (tmp_path / "results").mkdir()
