@@ -202,7 +202,8 @@ class GradedCell(IPyNbCell):
             self.outcome |= {"status": "timeout", "error": "time of the notebook"}
             return
         if self.step.role == "extra" and sum(item.step.role == "extra" for item in notebook.losers) >= MOST_LOST_HELPERS:
-            return  # their time is that of the answers
+            notebook.blame(self)  # unheard: the time of all is limited, and the answers need it
+            return
         if notebook.kernel is None:
             notebook.recover(self)
         lost_before = [item for item in self.own() if item.outcome["status"] in ("timeout", "killed")]
