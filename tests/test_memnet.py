@@ -87,7 +87,7 @@ def test_reading_agrees_with_a_plain_loop_over_heads_and_slots():
         cosines = torch.stack([F.cosine_similarity(asked[:, :, h], slots.keys[:, None, n], dim=-1) for n in range(N)], dim=-1)
         scores = F.softplus(bank.read_sharpness[h]) * cosines
         scores = scores.masked_fill(scores < scores.topk(4).values[..., -1:], -torch.inf)
-        heads.append(sum(w[..., None] * (slots.strength[:, n, None] * slots.values[:, n])[:, None]
+        heads.append(sum(w[..., None] * slots.values[:, n, None]
                          for n, w in enumerate(scores.softmax(-1).unbind(-1))))
     torch.testing.assert_close(bank.read(x, slots)[0], bank.to_out(torch.cat(heads, dim=-1)), atol=1e-5, rtol=1e-5)
 
@@ -114,7 +114,7 @@ def test_writing_agrees_with_the_equations_slot_by_slot(policy, erase):
     torch.testing.assert_close(amount.sum(-1), some.gate)  # a head shares out exactly its gate
     for b in range(B):
         for n in range(N):
-            keep, value, key = 1.0, slots.values[b, n], slots.keys[b, n]
+            keep, value, key = 1.0, slots.values[b, n] * bank.keep[n].sigmoid(), slots.keys[b, n]
             for h in range(H):
                 keep, value = keep * (1 - amount[b, h, n]), value * (1 - amount[b, h, n] * some.erase[b, h])
             value = value + sum(amount[b, h, n] * some.value[b, h] for h in range(H))
@@ -202,7 +202,7 @@ def test_a_priority_learns_although_it_chooses_one_slot():
     bank = MultiHeadMemoryBank(replace(CONFIG, write_policy="priority"))
     slots = Slots(*(part.detach() for part in used(bank)))
     after, _ = bank.write(slots, bank.propose(torch.randn(B, T, D)))
-    after.contents().pow(2).sum().backward()
+    after.values.pow(2).sum().backward()
     assert bank.priority.grad.abs().sum() > 0 and bank.write_sharpness.grad.abs().sum() > 0
 
 
@@ -214,8 +214,8 @@ def test_what_is_not_written_again_fades_as_the_power_of_its_decay():
     slots = start = used(bank)
     for _ in range(12):
         slots, _ = bank.write(slots, wish(gate=0.0, heads=H))
-    expected = start.contents().norm(dim=-1) * bank.keep.sigmoid() ** 12
-    torch.testing.assert_close(slots.contents().norm(dim=-1), expected)
+    expected = start.values.norm(dim=-1) * bank.keep.sigmoid() ** 12
+    torch.testing.assert_close(slots.values.norm(dim=-1), expected)
 
 
 def test_decay_gets_its_gradient():
@@ -231,7 +231,7 @@ def test_slots_that_are_renormalised_never_fade_and_that_is_the_fault():
     slots, lengths = used(bank, 7), []
     for _ in range(100):
         slots, _ = bank.write(slots, wish(gate=0.0, heads=H))
-        lengths.append(slots.contents().norm(dim=-1))
+        lengths.append(slots.values.norm(dim=-1))
     torch.testing.assert_close(lengths[0], torch.full((B, N), 0.9))
     torch.testing.assert_close(lengths[-1], lengths[0])
 
@@ -319,12 +319,25 @@ def test_steps_of_one_token_are_events_of_one_token():
     model = MemNet(replace(CONFIG, window=1)).eval()
     tokens = torch.randint(7, 31, (B, T))
     steps = model.forward_sequence(tokens)
-    torch.testing.assert_close(steps.logits, EventModel.forward_dialogue(model, tokens.unsqueeze(2))[:, :, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(steps.logits, EventModel.forward_dialogue(model, tokens.unsqueeze(2)), atol=1e-5, rtol=1e-5)
     state = model.init_state(B)
     for token in tokens.split(1, dim=1):
         state = model.remember(token, state)
     torch.testing.assert_close(steps.state, state)
-    assert steps.read.shape == steps.write.shape == (B, T, H, N) and steps.gate.shape == (B, T, H) and steps.strength.shape == (B, T, N)
+    assert steps.read.shape == (B, T, 1, H, N) and steps.write.shape == (B, T, H, N)
+    assert steps.gate.shape == (B, T, H) and steps.before.strength.shape == (B, T, N)
+
+
+@torch.no_grad()
+def test_events_with_everything_that_happened_give_the_same_answers():
+    model, events = MemNet(CONFIG).eval(), torch.randint(7, 31, (B, 4, T))
+    events[0, 2] = events[1, :, 3:] = PAD
+    steps, real = model.forward_events(events), events != PAD
+    torch.testing.assert_close(steps.logits[real], model.forward_dialogue(events)[real])
+    state = model.init_state(B)
+    for event in events.unbind(1):
+        state = model.remember(event, state)
+    torch.testing.assert_close(steps.state, state)
 
 
 @torch.no_grad()
@@ -371,8 +384,8 @@ def test_a_shape_for_any_model_makes_a_memnet_and_is_saved_as_one(tmp_path):
 def test_both_presets_run(config):
     model = MemNet(config).eval()
     steps = model.forward_sequence(torch.randint(7, 20, (2, 6)))
-    assert all(part.isfinite().all() for part in steps)
-    lengths = Slots.unpack(steps.state).contents().norm(dim=-1)
+    assert all(part.isfinite().all() for part in (*steps.before, *(p for p in steps if isinstance(p, torch.Tensor))))
+    lengths = Slots.unpack(steps.state).values.norm(dim=-1)
     if config.renormalise:
         torch.testing.assert_close(lengths, torch.full_like(lengths, config.decay))
 
@@ -409,7 +422,7 @@ MOVES = {  # loss: what it names, and whether that must rise
     "utilisation": (lambda s: utilisation(s.read), True),
     "read_entropy": (lambda s: read_entropy(s.read), False),
     "mutual_information": (lambda s: mutual_information(s.read), True),
-    "pressure": (lambda s: s.strength.mean(), False),
+    "pressure": (lambda s: s.before.strength.mean(), False),
     "write_cost": (lambda s: s.gate.sum(-1).mean(), False),
 }
 
@@ -436,7 +449,7 @@ def test_the_loss_of_steps_adds_what_is_asked_for():
     targets = torch.full_like(tokens, -1)
     targets[:, -1] = tokens[:, 0]
     steps = model.forward_sequence(tokens)
-    plain = F.cross_entropy(steps.logits[:, -1], tokens[:, 0])
+    plain = F.cross_entropy(steps.logits[:, -1, 0], tokens[:, 0])
     torch.testing.assert_close(step_loss(model, tokens, targets), plain)
     both = step_loss(model, tokens, targets, {"write_cost": 0.5, "pressure": 0.1})
-    torch.testing.assert_close(both, plain + 0.5 * steps.gate.sum(-1).mean() + 0.1 * steps.strength.mean())
+    torch.testing.assert_close(both, plain + 0.5 * steps.gate.sum(-1).mean() + 0.1 * steps.before.strength.mean())

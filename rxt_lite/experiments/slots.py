@@ -111,6 +111,16 @@ def contents(trace: Trace) -> list[Content]:
     return found
 
 
+def births(trace: Trace) -> list[int]:
+    """The event that wrote each of `contents(trace)`, in their order."""
+    return written(trace).permute(1, 2, 0).nonzero()[:, 2].tolist()
+
+
+def effective_slots(shares: Tensor) -> Tensor:
+    """2 to the read entropy: as many slots, read alike, would be as uncertain: (..., S) -> (...)."""
+    return 2 ** entropy(shares)
+
+
 def trace_rows(trace: Trace, tokenizer: Tokenizer) -> list[dict]:
     """Rows {"event", "layer", "slot", "gate", "norm", "change", "cosine", "written", "tokens", "write", "read"}: a line a slot and event.
 

@@ -1,13 +1,13 @@
 """A memory bank: N slots that several heads read by content, and write where their policy says.
 
     address    w_h = softmax over the k best slots of  beta_h cos(q_h, key_n)         beta_h > 0 is learned
-    read       r   = W [r_1 .. r_H],   r_h = sum_n w_hn strength_n value_n
+    read       r   = W [r_1 .. r_H],   r_h = sum_n w_hn value_n
 
-    fade       strength_n <- lambda_n strength_n                                      once a step; lambda_n is learned
     amount     a_hn = g_h w'_hn                       g_h: write gate;  w'_h: where head h writes
-    erase, add value_n    <- value_n prod_h (1 - a_hn e_h) + sum_h a_hn v_h           e_h: a number for each feature
+    fade, erase, add
+               value_n    <- lambda_n value_n prod_h (1 - a_hn e_h) + sum_h a_hn v_h  lambda_n is learned; e_h: a number for each feature
                key_n      <- key_n prod_h (1 - a_hn) + sum_h a_hn k_h
-               strength_n <- strength_n prod_h (1 - a_hn) + m_n                       m_n = 1 - prod_h (1 - a_hn)
+               strength_n <- lambda_n strength_n (1 - m_n) + m_n                      m_n = 1 - prod_h (1 - a_hn): rewritten by any head
     age        age_n      <- (age_n + 1) (1 - m_n)                                    0 after a full write
     usage      usage_n    <- 0.95 usage_n + m_n + largest weight with which n was read
 
@@ -20,8 +20,8 @@ Where a head writes is its policy:
     random     one slot by lot: the control
 
 Closed gates (g = 0) leave keys and values as they are, to the bit. One head that writes all of one slot, with e = 1, replaces it.
-What a slot holds is strength_n value_n, so its length falls as the power of lambda_n while nobody writes it; cosines do not see
-that, a reader does. Sources: addressing, erase and add, Graves et al., arXiv 1410.5401; usage, Santoro et al., arXiv 1605.06065;
+While nobody writes a slot, the length of its value falls as the power of lambda_n; cosines with its key do not see that, a reader
+does. The strength says how much of the last write is left. Sources: addressing, erase and add, Graves et al., arXiv 1410.5401; usage, Santoro et al., arXiv 1605.06065;
 the bank with learned decay and a bottleneck follows the public description of MemNet (github.com/Ant1pozitive/memory-is-all-you-need),
 with its equations repaired; the book's chapter lists the differences.
 """
@@ -56,10 +56,6 @@ class Slots(NamedTuple):
         D = (state.shape[-1] - 3) // 2
         keys, values, rest = state.split([D, D, 3], dim=-1)
         return Slots(keys, values, *rest.unbind(-1))
-
-    def contents(self) -> Tensor:
-        """What a reader gets, (B, N, D): the values as far as they have not faded."""
-        return self.strength.unsqueeze(-1) * self.values
 
 
 class Wish(NamedTuple):
@@ -122,7 +118,7 @@ class MultiHeadMemoryBank(nn.Module):
         self.to_value = SemanticBottleneck(config)
         self.to_gate = LayerwiseLinear(H, 2 * D, 1)
         self.to_erase = LayerwiseLinear(H, D, D if config.erase == "feature" else 1)
-        nn.init.constant_(self.to_gate.bias, 1.0)  # begin by writing: what was never written can teach nothing
+        nn.init.constant_(self.to_gate.bias, 3.0)  # begin by writing: what was never written can teach nothing
         nn.init.constant_(self.to_erase.bias, 2.0)
         if config.write_policy == "priority":
             self.priority = nn.Parameter(torch.full((H, 3), -2.0))  # begin by preferring old, unused and faded slots
@@ -150,7 +146,7 @@ class MultiHeadMemoryBank(nn.Module):
     def read(self, x: Tensor, slots: Slots) -> tuple[Tensor, Tensor]:
         """What `x` finds (B, T, D), and the weights with which it looked (B, T, H, N)."""
         weights = self.read_weights(x, slots)
-        found = weights.flatten(1, 2).to(slots.values.dtype) @ slots.contents()  # (B, T H, D)
+        found = weights.flatten(1, 2).to(slots.values.dtype) @ slots.values  # (B, T H, D)
         return self.to_out(found.unflatten(1, weights.shape[1:3]).flatten(2)), weights
 
     # ------------------------------------------------------------------------------------------ writing
@@ -200,11 +196,14 @@ class MultiHeadMemoryBank(nn.Module):
         """Erase and add where `amount` (B, H, N) says."""
         c, kept = self.config, over_heads(1 - amount)  # (B, N)
         erased = over_heads(1 - amount.unsqueeze(-1) * wish.erase.unsqueeze(2))  # (B, N, D)
-        values = slots.values * erased + amount.mT @ wish.value.to(amount.dtype)
-        strength = (slots.strength if c.decay is None else slots.strength * self.keep.sigmoid()) * kept + (1 - kept)
-        if c.renormalise:  # as the public code does: length 1 at every step, and the decay a constant factor
-            values = F.normalize(values, dim=-1)
-            strength = torch.ones_like(kept) if c.decay is None else self.keep.sigmoid().expand_as(kept)
+        values, strength = slots.values, slots.strength
+        if c.decay is not None:
+            fade = self.keep.sigmoid()  # (N)
+            values, strength = values * fade.unsqueeze(-1), strength * fade
+        values = values * erased + amount.mT @ wish.value.to(amount.dtype)
+        strength = strength * kept + (1 - kept)
+        if c.renormalise:  # as the public code does: length 1 after every step, and the decay a constant factor
+            values = F.normalize(values, dim=-1) * (1.0 if c.decay is None else fade.unsqueeze(-1))
         keys = values
         if c.separate_keys:
             keys = slots.keys * kept.unsqueeze(-1) + amount.mT @ wish.key.to(amount.dtype)

@@ -28,13 +28,13 @@ from rxt_lite.models.base import Cache, EventModel, cut_before
 
 
 class Steps(NamedTuple):
-    """What happened at each of T steps: before anything is a number, a tensor with the gradient still in it."""
+    """What happened at each of M steps of T tokens each, with the gradient still in it."""
 
-    logits: Tensor  # (B, T, V)
-    read: Tensor  # (B, T, H, N): weights of reading, from the slots before the step
-    write: Tensor  # (B, T, H, N): how much of each slot each head has rewritten
-    gate: Tensor  # (B, T, H)
-    strength: Tensor  # (B, T, N): before the step
+    logits: Tensor  # (B, M, T, V)
+    read: Tensor  # (B, M, T, H, N): weights of reading, from the slots before the step
+    write: Tensor  # (B, M, H, N): how much of each slot each head has rewritten
+    gate: Tensor  # (B, M, H)
+    before: Slots  # (B, M, N, ...): the slots before each step
     state: Tensor  # (B, N, 2D + 3): after the last step
 
 
@@ -161,18 +161,29 @@ class MemNet(EventModel):
             return self.answer(h.flatten(0, 1), before, where.flatten(0, 1))[0]
         return self.answer(h.flatten(0, 1), before)[0].unflatten(0, (B, N))
 
+    def forward_events(self, events: Tensor, state: Tensor | None = None, memory: bool = True) -> Steps:
+        """`forward_dialogue` with everything that happened: each event (B, M, T) is a step, the controller sees it alone."""
+        self.check_tokens(events.flatten(0, 1))
+        h = self.controller(self.embedding(events.flatten(0, 1))).unflatten(0, events.shape[:2])  # (B, M, T, D)
+        return self.run(h, events, state, memory)
+
     def forward_sequence(self, tokens: Tensor, state: Tensor | None = None, memory: bool = True) -> Steps:
-        """Every token (B, T) is a step: read, answer, write. With `memory=False` the answers come from an empty bank."""
+        """Every token (B, M) is a step, and the controller goes over all of them at once: see `Steps`, where T is then 1."""
         self.check_tokens(tokens)
         if (tokens == PAD).any():
             raise ValueError("a sequence of steps has no padding; cut it to the shortest, or use events")
-        B, T = tokens.shape
-        h = self.controller(self.embedding(tokens))
-        first = self.bank.first_slots(B) if state is None else Slots.unpack(state)
-        steps = [*self.memories(self.norm_bank(h).unsqueeze(2), tokens.unsqueeze(2), first)]
-        after, amounts, gates = zip(*steps)
-        before = Slots(*(torch.stack(part, 1) for part in zip(first, *after[:-1])))  # (B, T, N, ...)
-        read_from = before if memory else Slots(*(part.unsqueeze(1).expand(B, T, *part.shape[1:]) for part in self.bank.first_slots(B)))
-        logits, weights = self.answer(h.flatten(0, 1).unsqueeze(1), Slots(*(part.flatten(0, 1) for part in read_from)))
-        return Steps(logits.unflatten(0, (B, T)).squeeze(2), weights.unflatten(0, (B, T)).squeeze(2), torch.stack(amounts, 1),
-                     torch.stack(gates, 1), before.strength, after[-1].pack())
+        return self.run(self.controller(self.embedding(tokens)).unsqueeze(2), tokens.unsqueeze(2), state, memory)
+
+    def run(self, h: Tensor, events: Tensor, state: Tensor | None, memory: bool) -> Steps:
+        """Write M steps one after the other, then answer all of them; with `memory=False` from an empty bank."""
+        B, M, _ = events.shape
+        first = empty = self.bank.first_slots(B)
+        if state is not None:
+            self.check_state(state, B)
+            first = Slots.unpack(state)
+        after, amounts, gates = zip(*self.memories(self.norm_bank(h), events, first))
+        before = Slots(*(torch.stack(part, 1) for part in zip(first, *after[:-1])))  # (B, M, N, ...)
+        read_from = before if memory else Slots(*(part.unsqueeze(1).expand(B, M, *part.shape[1:]) for part in empty))
+        logits, weights = self.answer(h.flatten(0, 1), Slots(*(part.flatten(0, 1) for part in read_from)))
+        return Steps(logits.unflatten(0, (B, M)), weights.unflatten(0, (B, M)), torch.stack(amounts, 1), torch.stack(gates, 1), before,
+                     after[-1].pack())

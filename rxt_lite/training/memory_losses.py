@@ -1,6 +1,6 @@
 """What may be asked of a memory bank besides its task: to use its slots, to look at few of them, to hold little, to write seldom.
 
-With w (B, T, H, N) the weights of reading, each summing to 1 over N, a mean over B, T and H, and H(p) = - sum p ln p:
+With w (..., N) the weights of reading, each summing to 1 over N, a mean over all reads, and H(p) = - sum p ln p:
 
     utilisation         H(mean w) / ln N                     1: all slots are read alike often; 0: always the same one
     read_entropy        mean H(w) / ln N                     0: every read looks at one slot; 1: every read looks at all
@@ -11,7 +11,7 @@ With w (B, T, H, N) the weights of reading, each summing to 1 over N, a mean ove
 High utilisation alone proves nothing: a bank that always reads all slots alike has utilisation 1 too, and mutual information 0.
 Each loss is to be made *small*: `utilisation_loss` is minus the utilisation. (The public description of MemNet adds plus the
 entropy of the mean to its loss, which asks for the opposite; its code cuts the gradient off.) Reading weights must come with
-their gradient, as `MemNet.forward_sequence` returns them.
+their gradient, as `MemNet.forward_sequence` and `forward_events` return them.
 """
 
 import math
@@ -58,7 +58,7 @@ def mutual_information_loss(steps: Steps) -> Tensor:
 
 def pressure_loss(steps: Steps) -> Tensor:
     """Mean strength of all slots: asks for closed gates, and for decay."""
-    return steps.strength.mean()
+    return steps.before.strength.mean()
 
 
 def write_cost(steps: Steps) -> Tensor:
@@ -72,9 +72,11 @@ MEMORY_LOSSES = {"utilisation": utilisation_loss, "read_entropy": entropy_loss, 
 
 
 def step_loss(model: MemNet, tokens: Tensor, targets: Tensor, weights: Mapping[str, float] | None = None, memory: bool = True) -> Tensor:
-    """Mean surprise at `targets` (B, T), -1 where nothing is asked, in nats, plus MEMORY_LOSSES by their weights: a scalar."""
+    """Mean surprise at `targets` (B, M), -1 where nothing is asked, in nats, plus MEMORY_LOSSES by their weights: a scalar."""
     steps = model.forward_sequence(tokens, memory=memory)
-    loss = F.cross_entropy(steps.logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1)
-    for name, weight in (weights or {}).items():
-        loss = loss + weight * MEMORY_LOSSES[name](steps)
-    return loss
+    return F.cross_entropy(steps.logits.flatten(0, 2).float(), targets.flatten(), ignore_index=-1) + memory_loss(steps, weights or {})
+
+
+def memory_loss(steps: Steps, weights: Mapping[str, float]) -> Tensor | float:
+    """The sum of MEMORY_LOSSES, each times its weight."""
+    return sum(weight * MEMORY_LOSSES[name](steps) for name, weight in weights.items())
