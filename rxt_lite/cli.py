@@ -377,6 +377,26 @@ def slots(
 
 
 @app.command()
+def forgetting(
+    runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/forgetting"),
+    size: Annotated[str, typer.Option("--profile", help="ci (seconds), cpu (10 minutes) or gpu; by device if left out")] = "",
+    only: Annotated[list[str] | None, typer.Option(help="accuracy, lag, gates, survival, use, pressure or example; all if left out")] = None,
+    as_json: Json = False,
+) -> None:
+    """MemNet keeps facts in a stream of noise: learned gate, always writing, random slots, memory off, beside the closed forms."""
+    from rxt_lite.experiments.forgetting import SIZES, TABLES, forgetting_rows
+    from rxt_lite.profile import profile
+
+    with clear_errors():
+        if unknown := set(only or ()) - set(TABLES):
+            raise ValueError(f"table {min(unknown)!r} is not known; choose from {', '.join(TABLES)}")
+        rows = [row for row in forgetting_rows(runs, SIZES[profile(size or None)]) if row["table"] in (only or TABLES)]
+        for table in TABLES if not as_json else [""]:  # tables of their own for readers, all rows for machines
+            if some := [row for row in rows if as_json or row["table"] == table]:
+                show(some, as_json)
+
+
+@app.command()
 def bench(
     sizes: Annotated[list[str] | None, typer.Argument(help="d128, d128_experts, nano_12m; all three if left out")] = None,
     threads: Annotated[int, typer.Option(help="processor threads to use")] = 1,

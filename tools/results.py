@@ -16,6 +16,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     stages.jsonl     the published curriculum beside ours
     cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
     latency.jsonl    what a turn takes, on this machine
+    forgetting.jsonl MemNet: facts in a stream of noise, by arm, beside the closed forms
     slots.jsonl      how long contents and facts live in the slots of the shipped model, and what a probe reads off them
 
 and keeps the models of the first seed, rounded to half precision, as the checkpoint that the package ships.
@@ -33,7 +34,7 @@ import torch
 from rxt_lite.config import BOOK
 from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments import ablate, stages
+from rxt_lite.experiments import ablate, forgetting, stages
 from rxt_lite.experiments.compare import compare_rows
 from rxt_lite.experiments.cost import total_rows
 from rxt_lite.experiments.latency import latency_rows, measure_latency
@@ -125,8 +126,13 @@ def slots_part(profile: str, seeds: Iterable[int]) -> Rows:
         yield "slots", [{"table": table, **row} for row in rows]
 
 
+def forgetting_part(profile: str, seeds: Iterable[int]) -> Rows:
+    for row in forgetting.forgetting_rows(RUNS / profile / "forgetting", forgetting.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+        yield "forgetting", [row]
+
+
 PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,
-         "ablate": ablate_part, "stages": stages_part}
+         "ablate": ablate_part, "stages": stages_part, "forgetting": forgetting_part}
 
 
 # ---------------------------------------------------------------------------------------------- where rows go

@@ -137,7 +137,7 @@ _SMALL = MemNetConfig(vocab_size=Task().vocab_size, d_model=32, n_heads=2, n_lay
                       top_k=6, d_bottleneck=16, write_policy="lru", decay=None)
 SIZES = {
     "ci": Size(config=replace(_SMALL, d_model=8, d_ff=8), task=Task(steps=8), steps=3, short=1, batch_size=4, streams=8, seeds=(0,)),
-    "cpu": Size(config=_SMALL, task=Task(), steps=300, short=150, batch_size=64, streams=512, seeds=(0, 1, 2)),
+    "cpu": Size(config=_SMALL, task=Task(), steps=200, short=80, batch_size=64, streams=512, seeds=(0, 1, 2)),
     "gpu": Size(config=_SMALL, task=Task(), steps=600, short=200, batch_size=64, streams=2048, seeds=(0, 1, 2)),
 }
 ARMS = {"learned": {}, "always": {"write_gate": "open"}, "random": {"write_policy": "random"}}
