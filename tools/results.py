@@ -27,6 +27,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,10 +43,11 @@ from rxt_lite.experiments.recall import BY, count, marks_of, verdict_rows
 from rxt_lite.experiments.slots import slot_tables
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, read_card, save
-from rxt_lite.training.recipes import KINDS, train_on_world
+from rxt_lite.training.recipes import KINDS, MEMORY_AWARE, train_on_world
 
 RUNS, SHIPPED = Path("_build/results"), Path("rxt_lite/checkpoints/book")
 FOLDERS = {"full": Path("book/results"), "ci": Path("_build/results-ci")}
+STEPS = {"rxt": 1500, "full_history": 1000}
 DIALOGUES = {"full": 512, "ci": 64}
 TESTS = {  # name: world, split
     "base": ("base", "test_iid"),
@@ -82,7 +84,8 @@ def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], 
     """(seed, models, cards): trained here, or loaded where an earlier run has finished them; the twin with the first seed alone."""
     for n, seed in enumerate(seeds):
         run, kinds = RUNS / f"seed-{seed}", tuple(KINDS) if n == 0 else ("rxt",)
-        models = {kind: train_on_world(run, kind=kind, seed=seed, bf16=True)[0] for kind in kinds}
+        stage = {kind: replace(MEMORY_AWARE, steps=STEPS[kind]) for kind in kinds}
+        models = {kind: train_on_world(run, kind=kind, seed=seed, stage=stage[kind], bf16=True)[0] for kind in kinds}
         cards = {kind: read_card(run / kind)["card"] for kind in kinds}
         if n == 0:
             for kind, model in models.items():
