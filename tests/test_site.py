@@ -293,7 +293,8 @@ def test_an_old_address_leads_on_and_a_dead_one_stops_the_build(tmp_path):
     (App.srcdir / "book").mkdir(parents=True)
     moved = App.srcdir / "book" / "redirects.yml"
     moved.write_text("old/library: book/api/index")
-    redirects.write_pages(App, None)
+    for _ in range(2):  # also over what an earlier build has left
+        redirects.write_pages(App, None)
     assert 'content="0; url=../book/api/index.html"' in (App.outdir / "old" / "library.html").read_text()
     moved.write_text("book/old: book/nowhere")
     with pytest.raises(ValueError, match="there is no such page"):

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import yaml
 
+MOVED = "This page has moved"
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>This page has moved</title>
+<title>{moved}</title>
 <meta name="robots" content="noindex">
 <meta http-equiv="refresh" content="0; url={target}">
 </head>
-<body><main><h1>This page has moved</h1><p>It is now at <a href="{target}">{target}</a>.</p></main></body>
+<body><main><h1>{moved}</h1><p>It is now at <a href="{target}">{target}</a>.</p></main></body>
 </html>
 """
 
@@ -31,10 +32,11 @@ def write_pages(app, error):
         if not (out / f"{new}.html").exists():
             raise ValueError(f"book/redirects.yml leads from {old} to {new}, but there is no such page; name the page of today")
         page = out / f"{old}.html"
-        if page.exists():
+        if page.exists() and MOVED not in page.read_text(encoding="utf-8"):  # not one that an earlier build wrote
             raise ValueError(f"book/redirects.yml leads away from {old}, which is a page of the book; take the entry out")
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(PAGE.format(target=escape(os.path.relpath(out / f"{new}.html", page.parent))), encoding="utf-8")
+        target = escape(os.path.relpath(out / f"{new}.html", page.parent))
+        page.write_text(PAGE.format(moved=MOVED, target=target), encoding="utf-8")
 
 
 def setup(app):
