@@ -380,7 +380,7 @@ def slots(
 def forgetting(
     runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/forgetting"),
     size: Annotated[str, typer.Option("--profile", help="ci (seconds), cpu (10 minutes) or gpu; by device if left out")] = "",
-    only: Annotated[list[str] | None, typer.Option(help="accuracy, lag, gates, survival, use, pressure or example; all if left out")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="accuracy, lag, gates, survival, use, pressure or example; else all")] = None,
     as_json: Json = False,
 ) -> None:
     """MemNet keeps facts in a stream of noise: learned gate, always writing, random slots, memory off, beside the closed forms."""
@@ -394,6 +394,24 @@ def forgetting(
         for table in TABLES if not as_json else [""]:  # tables of their own for readers, all rows for machines
             if some := [row for row in rows if as_json or row["table"] == table]:
                 show(some, as_json)
+
+
+@app.command()
+def continual(
+    stream: Annotated[list[str] | None, typer.Option(help="permuted, split or pairs; all if left out")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="naive, replay, joint, ewc, lstm, transformer, memnet, ...; all if left out")] = None,
+    seeds: Annotated[int, typer.Option(help="how many seeds, counted from 0")] = 3,
+    epochs: Annotated[int, typer.Option(help="of each task")] = 15,
+    as_json: Json = False,
+) -> None:
+    """Five tasks one after the other, and what is left of the earlier ones: ACC, BWT, FWT, forgetting. --json has the matrices too."""
+    from rxt_lite.experiments.continual import ARMS, STREAMS, continual_rows
+
+    with clear_errors():
+        if seeds < 1 or epochs < 1:
+            raise ValueError(f"--seeds {seeds} and --epochs {epochs} must be at least 1")
+        rows = continual_rows(stream or tuple(STREAMS), arm or tuple(ARMS), range(seeds), epochs)
+        show((row for row in rows if as_json or row["table"] == "measures"), as_json)
 
 
 @app.command()
