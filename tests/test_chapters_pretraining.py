@@ -138,7 +138,7 @@ def test_what_the_solutions_say_of_other_worlds():
 
     assert unknown(lambda p: p.stored <= 2) > 2 * unknown(lambda p: p.stored >= 5)
     of_attribute = [unknown(lambda p, a=a: p.attribute == a) for a in {p.attribute for p in probes}]
-    assert max(of_attribute) - min(of_attribute) < 0.04
+    assert max(of_attribute) - min(of_attribute) < 0.06
 
 
 # ------------------------------------------------------------------------------------------------ Joint pre-training
