@@ -114,7 +114,7 @@ def forgets_the_result(model, events, k):
         (lambda model, events, k: remember_first(model, events, k + 1), "one event too few or too many"),
         (lambda model, events, k: remember_first(model, events, k - 1), "one event too few or too many"),
         (lambda model, events, k: remember_first(model, events, k, first=1), "in order"),
-        (lambda model, events, k: remember_first(model, events, k)[0], "tensor of shape (2, 1, 16, 64)"),
+        (lambda model, events, k: remember_first(model, events, k)[0], f"tensor of shape (2, 1, 16, {D})"),
         (lambda model, events, k: [1, 2], "yours is <class 'list'>"),
     ],
 )
