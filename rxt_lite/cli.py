@@ -396,10 +396,28 @@ def forgetting(
                 show(some, as_json)
 
 
+@app.command("long-dependency")
+def long_dependency(
+    runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/long-dependency"),
+    size: Annotated[str, typer.Option("--profile", help="ci (seconds), cpu (10 minutes) or gpu; by device if left out")] = "",
+    table: Annotated[str, typer.Option(help="grid (window or all, memory on or off), distance or use")] = "grid",
+    as_json: Json = False,
+) -> None:
+    """Facts from beyond the controller's window: with and without a bank, a controller that sees everything, an LSTM. --json has all."""
+    from rxt_lite.experiments.long_dependency import SIZES, dependency_rows
+    from rxt_lite.profile import profile
+
+    with clear_errors():
+        if table not in ("grid", "distance", "use"):
+            raise ValueError(f"table {table!r} is not known; choose from grid, distance, use")
+        rows = dependency_rows(runs, SIZES[profile(size or None)])
+        show((row for row in rows if as_json or row["table"] == table), as_json)
+
+
 @app.command()
 def continual(
     stream: Annotated[list[str] | None, typer.Option(help="permuted, split or pairs; all if left out")] = None,
-    arm: Annotated[list[str] | None, typer.Option(help="naive, replay, joint, ewc, lstm, transformer, memnet, ...; all if left out")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="naive, replay, joint, ewc, lstm, transformer, memnet; else all")] = None,
     seeds: Annotated[int, typer.Option(help="how many seeds, counted from 0")] = 3,
     epochs: Annotated[int, typer.Option(help="of each task")] = 15,
     as_json: Json = False,

@@ -16,7 +16,7 @@ INITIAL_SLOTS = ("learned", "gaussian")
 EXPERT_BIASES = ("local", "global", "off")
 WRITE_POLICIES = ("content", "lru", "priority", "random")
 WRITE_GATES = ("learned", "open")
-ERASES = ("feature", "slot")
+ERASES = ("feature", "slot", "all")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -155,7 +155,7 @@ class MemNetConfig(ModelConfig):
     window: int | None = None  # tokens the controller sees, itself included; None: all of them
     write_policy: str = "priority"  # one of WRITE_POLICIES
     write_gate: str = "learned"  # one of WRITE_GATES: open writes everything
-    erase: str = "feature"  # one of ERASES: a number for each feature, or one for the whole slot
+    erase: str = "feature"  # one of ERASES: a learned number for each feature, one for the whole slot, or 1: what is written replaces
     separate_keys: bool = True  # a slot is found by its key; if not, by its value
     decay: float | None = 0.999  # what is left of a slot after one idle step, where learning starts; None: it never fades
     renormalise: bool = False  # give every slot length 1 after every write: then nothing fades, whatever `decay` says

@@ -111,6 +111,7 @@ def test_writing_agrees_with_the_equations_slot_by_slot(policy, erase):
     slots, some, reading = used(bank), bank.propose(torch.randn(B, T, D)), torch.rand(B, N)
     after, amount = bank.write(slots, some, reading)
     assert amount.shape == (B, H, N) and some.erase.shape == (B, H, D if erase == "feature" else 1)
+    assert erase != "all" or (some.erase == 1).all()
     torch.testing.assert_close(amount.sum(-1), some.gate)  # a head shares out exactly its gate
     for b in range(B):
         for n in range(N):
@@ -352,7 +353,7 @@ def test_without_memory_nothing_beyond_the_window_changes_an_answer():
 
 @pytest.mark.parametrize("name, value", [
     ("top_k", 1), ("d_bottleneck", 3), ("window", 2), ("write_policy", "content"), ("write_gate", "open"), ("erase", "slot"),
-    ("separate_keys", False), ("decay", 0.5), ("renormalise", True), ("bank_heads", 2), ("read_refreshes", True),
+    ("erase", "all"),    ("separate_keys", False), ("decay", 0.5), ("renormalise", True), ("bank_heads", 2), ("read_refreshes", True),
 ])
 @torch.no_grad()
 def test_every_option_changes_the_answer(name, value):
@@ -398,6 +399,16 @@ def test_low_precision_keeps_the_bank_in_full():
         half = model.forward_sequence(tokens)
     assert half.state.dtype == torch.float32
     assert 0 < (half.logits.float() - full.logits).abs().max() < 0.2
+
+
+@torch.no_grad()
+def test_a_step_may_be_a_bag_of_tokens():
+    model, bags = MemNet(replace(CONFIG, window=2)).eval(), torch.randint(7, 31, (B, T, 3))
+    steps = model.forward_sequence(bags)
+    assert steps.logits.shape == (B, T, 1, 31)
+    torch.testing.assert_close(model.forward_sequence(bags.flip(2)).logits, steps.logits)  # in no order
+    model.embedding.weight[0] = 0.0
+    torch.testing.assert_close(model.forward_sequence(bags[..., :1]).logits, model.forward_sequence(bags[..., 0]).logits)
 
 
 def test_a_sequence_of_steps_has_no_padding():

@@ -17,6 +17,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
     latency.jsonl    what a turn takes, on this machine
     forgetting.jsonl MemNet: facts in a stream of noise, by arm, beside the closed forms
+    long_dependency.jsonl   MemNet: facts from beyond the controller's window, with and without a bank
     continual.jsonl  five tasks one after the other, with and without a bank: the task matrices and their measures
     slots.jsonl      how long contents and facts live in the slots of the shipped model, and what a probe reads off them
 
@@ -36,7 +37,7 @@ import torch
 from rxt_lite.config import BOOK
 from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments import ablate, continual, forgetting, stages
+from rxt_lite.experiments import ablate, continual, forgetting, long_dependency, stages
 from rxt_lite.experiments.compare import compare_rows
 from rxt_lite.experiments.cost import total_rows
 from rxt_lite.experiments.latency import latency_rows, measure_latency
@@ -135,6 +136,12 @@ def forgetting_part(profile: str, seeds: Iterable[int]) -> Rows:
         yield "forgetting", [row]
 
 
+def dependency_part(profile: str, seeds: Iterable[int]) -> Rows:
+    size = long_dependency.SIZES[{"full": "cpu", "ci": "ci"}[profile]]
+    for row in long_dependency.dependency_rows(RUNS / profile / "long-dependency", size):
+        yield "long_dependency", [row]
+
+
 def continual_part(profile: str, seeds: Iterable[int]) -> Rows:
     few = {"seeds": (0,), "epochs": 1} if profile == "ci" else {}
     for row in continual.continual_rows(**few):
@@ -143,7 +150,7 @@ def continual_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,
          "ablate": ablate_part, "stages": stages_part, "forgetting": forgetting_part,
-         "continual": continual_part}
+         "continual": continual_part, "long_dependency": dependency_part}
 
 
 # ---------------------------------------------------------------------------------------------- where rows go

@@ -4,10 +4,10 @@ A stream has `steps` events of two tokens. At `facts` of them, drawn at random, 
 others are two tokens of noise. Then every key that was told is asked for. The bank has fewer slots than the stream has events,
 so it is the write gate that decides what is forgotten. The arms:
 
-    learned     the gate learns, the least recently used slot is written                  should keep every fact
-    always      the gate is open                                                          keeps the last N events
-    random      the gate learns, a random slot is written                                 facts overwrite each other
-    memory off  the learned model, answering from an empty bank                           guesses
+    learned     the gate learns, the least recently used slot is written         should keep every fact
+    always      trained with an open gate                                        keeps the last N events
+    random      the learned model, its bank now writing a slot by lot            facts overwrite each other
+    memory off  the learned model, answering from an empty bank                  guesses
 
 With N slots, T steps, F <= N facts and V values, a perfect reader that guesses what is lost is right with probability
 
@@ -16,6 +16,8 @@ With N slots, T steps, F <= N facts and V values, a perfect reader that guesses 
     random      a + (1 - a) / V    with a = mean over j < F of (1 - 1/N)^j: the j facts that come later each spare it by luck
     memory off  1 / V
 
+These hold for a slot that is replaced when it is written, so here e = 1. A learned erase lets a model lay several values over one
+another, and one trained with random slots learns gates of a quarter for the same end: both beat their closed form (see the log).
 Training begins with streams that are no longer than the bank, in which nothing has to be forgotten: what cannot be found again
 teaches the gate nothing (the book's log has the figures without).
 """
@@ -134,19 +136,20 @@ class Size:
 
 
 _SMALL = MemNetConfig(vocab_size=Task().vocab_size, d_model=32, n_heads=2, n_layers=1, d_ff=64, max_len=2, n_slots=6, bank_heads=1,
-                      top_k=6, d_bottleneck=16, write_policy="lru", decay=None)
+                      top_k=6, d_bottleneck=16, write_policy="lru", erase="all", decay=None)
 SIZES = {
     "ci": Size(config=replace(_SMALL, d_model=8, d_ff=8), task=Task(steps=8), steps=3, short=1, batch_size=4, streams=8, seeds=(0,)),
     "cpu": Size(config=_SMALL, task=Task(), steps=200, short=80, batch_size=64, streams=512, seeds=(0, 1, 2)),
     "gpu": Size(config=_SMALL, task=Task(), steps=600, short=200, batch_size=64, streams=2048, seeds=(0, 1, 2)),
 }
-ARMS = {"learned": {}, "always": {"write_gate": "open"}, "random": {"write_policy": "random"}}
+TRAINED = {"learned": {}, "always": {"write_gate": "open"}}
+ARMS = ("learned", "always", "random", "memory off")
 
 
 def train(folder: Path | str, size: Size, arm: str, seed: int) -> MemNet:
     """The model of one arm and seed, trained here or loaded where an earlier call has finished it."""
     torch.manual_seed(seed)
-    model = MemNet(replace(size.config, vocab_size=size.task.vocab_size, **ARMS[arm]))
+    model = MemNet(replace(size.config, vocab_size=size.task.vocab_size, **TRAINED[arm]))
     stage = Stage(name=f"forgetting, {arm}", loss=forgetting_loss, steps=size.steps, lr=6e-3, warmup=min(20, size.steps))
     batches = Streams(size.task, size.batch_size, seed, size.short, size.config.n_slots)
     fit(model, stage, batches, seed=seed, run=Path(folder) / f"{arm}-{seed}.run", bf16=False)
@@ -177,9 +180,10 @@ def trace_of(model: MemNet, events: Tensor, steps: Steps, row: int) -> Trace:
     whole = [*(torch.cat([steps.before.keys[row], steps.before.values[row]], dim=-1))]
     last = Slots.unpack(steps.state)
     slots = torch.stack([*whole, torch.cat([last.keys[row], last.values[row]], dim=-1)]).unsqueeze(1)  # (T + 1, 1, N, 2D)
-    h = model.norm_bank(model.controller(model.embedding(events[row])))  # (T, 2, D)
-    H = model.config.bank_heads
-    places = model.bank.to_place(h).softmax(1)[..., H:].mean(-1)  # (T, 2): which token of an event gives the value
+    places = torch.ones(len(events[row]), 1)
+    if steps.read.shape[2] > 1:  # a step has several tokens: which of them gives the value?
+        h = model.norm_bank(model.controller(model.embedding(events[row])))  # (T, 2, D)
+        places = model.bank.to_place(h).softmax(1)[..., model.config.bank_heads :].mean(-1)  # (T, 2)
     write = [place.expand(1, model.config.n_slots, -1) for place in places]
     read = [weights.mean(1).unsqueeze(0) for weights in steps.read[row]]  # T x (1, 2, N)
     return Trace([*events[row]], slots, steps.write[row].amax(1).unsqueeze(1), write, read)
@@ -242,7 +246,7 @@ def use_row(stream: Stream, steps: Steps, traces: Sequence[Trace]) -> dict:
             "mutual_information": mutual_information(reads).item()}
 
 
-def pressure_rows(model: MemNet, size: Size, arm: str, seed: int) -> list[dict]:
+def pressure_rows(model: MemNet, size: Size, arm: str) -> list[dict]:
     """Rows {"facts", "slots", "pressure", "accuracy", "low", "high", "n", "theory"}: more facts than it was trained with, at last
     more than it has slots. pressure: facts that will be asked for over slots."""
     rows, N = [], size.config.n_slots
@@ -269,26 +273,36 @@ TABLES = ("accuracy", "lag", "gates", "survival", "use", "pressure", "example")
 
 @torch.no_grad()
 def tables(model: MemNet, size: Size, arm: str, seed: int) -> Iterator[tuple[str, list[dict]]]:
-    """(table, rows) of one trained arm, on held-out streams."""
+    """(table, rows) of one arm, on held-out streams; with the memory off there is nothing but its accuracy."""
     torch.manual_seed(seed)  # for slots by lot
     stream = draw(size.task, size.streams, torch.Generator().manual_seed(10_000))
     steps = model.forward_events(stream.events)
     yield "accuracy", [accuracy_row(model, stream, steps, size, arm)]
+    if arm == "memory off":
+        return
     yield "lag", lag_rows(model, stream, steps, size.task)
     yield "gates", gate_rows(stream, steps)
     traces = [trace_of(model, stream.events, steps, row) for row in range(min(128, size.streams))]
     yield "survival", survival_table(stream, traces)
     yield "use", [use_row(stream, steps, traces)]
-    yield "pressure", pressure_rows(model, size, arm, seed)
+    yield "pressure", pressure_rows(model, size, arm)
     if seed == size.seeds[0]:
         yield "example", example_rows(stream, steps)
-    if arm == "learned":
-        yield "accuracy", [{"arm": "memory off", **accuracy_row(model, stream, steps, size, "memory off")}]
 
 
 def forgetting_rows(folder: Path | str, size: Size) -> Iterator[dict]:
-    """Train every arm with every seed; rows {"table", "arm", "seed", ...}, see the functions above."""
+    """Train the two models with every seed, test all arms; rows {"table", "arm", "seed", ...}, see the functions above."""
     for seed in size.seeds:
+        models = {arm: train(folder, size, arm, seed) for arm in TRAINED}
+        models["memory off"] = models["learned"]
+        models["random"] = by_lot(models["learned"])
         for arm in ARMS:
-            for table, rows in tables(train(folder, size, arm, seed), size, arm, seed):
+            for table, rows in tables(models[arm], size, arm, seed):
                 yield from ({"table": table, "arm": arm, "seed": seed, **row} for row in rows)
+
+
+def by_lot(model: MemNet) -> MemNet:
+    """The same weights, the bank writing random slots."""
+    other = MemNet(replace(model.config, write_policy="random"))
+    other.load_state_dict(model.state_dict())
+    return other.eval()

@@ -5,7 +5,7 @@
 
     amount     a_hn = g_h w'_hn                       g_h: write gate;  w'_h: where head h writes
     fade, erase, add
-               value_n    <- lambda_n value_n prod_h (1 - a_hn e_h) + sum_h a_hn v_h  lambda_n is learned; e_h: a number for each feature
+               value_n    <- lambda_n value_n prod_h (1 - a_hn e_h) + sum_h a_hn v_h  lambda_n is learned; e_h: from 0 to 1 by feature
                key_n      <- key_n prod_h (1 - a_hn) + sum_h a_hn k_h
                strength_n <- lambda_n strength_n (1 - m_n) + m_n                      m_n = 1 - prod_h (1 - a_hn): rewritten by any head
     age        age_n      <- (age_n + 1) (1 - m_n)                                    0 after a full write
@@ -21,8 +21,10 @@ Where a head writes is its policy:
 
 Closed gates (g = 0) leave keys and values as they are, to the bit. One head that writes all of one slot, with e = 1, replaces it.
 While nobody writes a slot, the length of its value falls as the power of lambda_n; cosines with its key do not see that, a reader
-does. The strength says how much of the last write is left. Sources: addressing, erase and add, Graves et al., arXiv 1410.5401; usage, Santoro et al., arXiv 1605.06065;
-the bank with learned decay and a bottleneck follows the public description of MemNet (github.com/Ant1pozitive/memory-is-all-you-need),
+does. The strength says how much of the last write is left.
+
+Sources: addressing, erase and add, Graves et al., arXiv 1410.5401; usage, Santoro et al., arXiv 1605.06065; the bank with learned
+decay and a bottleneck follows the public description of MemNet (github.com/Ant1pozitive/memory-is-all-you-need),
 with its equations repaired; the book's chapter lists the differences.
 """
 
@@ -117,9 +119,10 @@ class MultiHeadMemoryBank(nn.Module):
         self.to_key = LayerwiseLinear(H, D, D, bias=False)
         self.to_value = SemanticBottleneck(config)
         self.to_gate = LayerwiseLinear(H, 2 * D, 1)
-        self.to_erase = LayerwiseLinear(H, D, D if config.erase == "feature" else 1)
+        self.to_erase = LayerwiseLinear(H, D, D if config.erase == "feature" else 1) if config.erase != "all" else None
         nn.init.constant_(self.to_gate.bias, 3.0)  # begin by writing: what was never written can teach nothing
-        nn.init.constant_(self.to_erase.bias, 2.0)
+        if self.to_erase is not None:
+            nn.init.constant_(self.to_erase.bias, 2.0)
         if config.write_policy == "priority":
             self.priority = nn.Parameter(torch.full((H, 3), -2.0))  # begin by preferring old, unused and faded slots
         if config.decay is not None:
@@ -159,12 +162,13 @@ class MultiHeadMemoryBank(nn.Module):
         chosen = scores.softmax(1).mT.to(x.dtype) @ x  # (B, 2H, D)
         of_key, of_value = (t.transpose(0, 1).unsqueeze(2) for t in chosen.split(H, dim=1))  # (H, B, 1, D)
         by_head = lambda t: t.squeeze(2).transpose(0, 1)  # noqa: E731  (H, B, 1, M) -> (B, H, M)
-        erase = by_head(self.to_erase(of_value)).sigmoid()
+        key, value = by_head(self.to_key(of_key)), by_head(self.to_value(of_value))
+        erase = torch.ones_like(value[..., :1]) if self.to_erase is None else by_head(self.to_erase(of_value)).sigmoid()
         if self.config.write_gate == "open":
-            gate = torch.ones_like(erase[..., 0])
+            gate = torch.ones_like(value[..., 0])
         else:
             gate = by_head(self.to_gate(torch.cat([of_key, of_value], dim=-1))).squeeze(-1).sigmoid()
-        return Wish(by_head(self.to_key(of_key)), by_head(self.to_value(of_value)), gate, erase)
+        return Wish(key, value, gate, erase)
 
     def place(self, key: Tensor, slots: Slots) -> Tensor:
         """Where each head writes, as its policy says: keys (B, H, D) -> shares (B, H, N) that sum to 1."""

@@ -168,11 +168,15 @@ class MemNet(EventModel):
         return self.run(h, events, state, memory)
 
     def forward_sequence(self, tokens: Tensor, state: Tensor | None = None, memory: bool = True) -> Steps:
-        """Every token (B, M) is a step, and the controller goes over all of them at once: see `Steps`, where T is then 1."""
-        self.check_tokens(tokens)
-        if (tokens == PAD).any():
+        """Every token (B, M) is a step, and the controller goes over all of them at once: see `Steps`, where T is then 1.
+
+        A step may also be a bag of W tokens (B, M, W), whose embeddings are added up.
+        """
+        bags = tokens if tokens.ndim == 3 else tokens.unsqueeze(2)
+        self.check_tokens(bags[:, :, 0])
+        if (bags == PAD).any():
             raise ValueError("a sequence of steps has no padding; cut it to the shortest, or use events")
-        return self.run(self.controller(self.embedding(tokens)).unsqueeze(2), tokens.unsqueeze(2), state, memory)
+        return self.run(self.controller(self.embedding(bags).sum(2)).unsqueeze(2), bags[:, :, :1], state, memory)
 
     def run(self, h: Tensor, events: Tensor, state: Tensor | None, memory: bool) -> Steps:
         """Write M steps one after the other, then answer all of them; with `memory=False` from an empty bank."""
