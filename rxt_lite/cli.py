@@ -461,13 +461,13 @@ def bench(
 @app.command()
 def presets(as_json: Json = False) -> None:
     """Shapes by name: the book's models, the paper's, larger ones to count costs with; parameters in all, and those a token passes."""
-    from rxt_lite.config import PRESETS
+    from rxt_lite.config import MEMNETS, PRESETS
     from rxt_lite.experiments.cost import parameter_counts
-    from rxt_lite.models import DecoderLM, RxT
+    from rxt_lite.models import DecoderLM, MemNet, RxT
 
     rows = []
-    for name, c in PRESETS.items():
-        kind = DecoderLM if name.startswith("stateless") else RxT
+    for name, c in (PRESETS | MEMNETS).items():
+        kind = MemNet if name in MEMNETS else DecoderLM if name.startswith("stateless") else RxT
         rows.append({"preset": name, "model": kind.__name__, "D": c.d_model, "L": c.n_decoder_layers, "S": c.n_slots,
                      "E": c.n_experts, "V": c.vocab_size, **parameter_counts(kind, c)})
     show(rows, as_json)

@@ -224,8 +224,11 @@ PRESETS = {
     "stateless_22m": STATELESS_22M, "shape_270m": SHAPE_270M, "shape_1b": SHAPE_1B, "shape_4b": SHAPE_4B,
 }
 
+MEMNETS = {"memnet": MEMNET, "memnet_as_described": MEMNET_AS_DESCRIBED}
+
 
 def preset(name: str) -> ModelConfig:
     """The preset called `name`, or one clear error."""
-    _one_of("preset", name, tuple(PRESETS))
-    return PRESETS[name]
+    known = PRESETS | MEMNETS
+    _one_of("preset", name, tuple(known))
+    return known[name]

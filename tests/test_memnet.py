@@ -5,8 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from rxt_lite.config import ERASES, MEMNET, MEMNET_AS_DESCRIBED, PAD, TINY, WRITE_POLICIES, MemNetConfig
+from rxt_lite.data.dialogues import make_dialogues
+from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.experiments.cost import cost_rows, total_rows
+from rxt_lite.experiments.latency import measure_latency
+from rxt_lite.experiments.recall import recall_rows
 from rxt_lite.layers.memory_bank import MultiHeadMemoryBank, SemanticBottleneck, Slots, Wish, sparse_softmax
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, save
@@ -353,7 +360,7 @@ def test_without_memory_nothing_beyond_the_window_changes_an_answer():
 
 @pytest.mark.parametrize("name, value", [
     ("top_k", 1), ("d_bottleneck", 3), ("window", 2), ("write_policy", "content"), ("write_gate", "open"), ("erase", "slot"),
-    ("erase", "all"),    ("separate_keys", False), ("decay", 0.5), ("renormalise", True), ("bank_heads", 2), ("read_refreshes", True),
+    ("erase", "all"), ("separate_keys", False), ("decay", 0.5), ("renormalise", True), ("bank_heads", 2), ("read_refreshes", True),
 ])
 @torch.no_grad()
 def test_every_option_changes_the_answer(name, value):
@@ -419,6 +426,46 @@ def test_a_sequence_of_steps_has_no_padding():
 def test_a_bank_of_the_wrong_shape_says_which_was_expected():
     with pytest.raises(ValueError, match=r"\(1, 9, 19\).*\(1, 7, 19\).*init_state"):
         MemNet(CONFIG)(torch.ones(1, 4, dtype=torch.long), torch.zeros(1, 9, 19))
+
+
+# ------------------------------------------------------------------------------------------------ cost and recall
+@pytest.mark.parametrize("options", [
+    {}, {"write_policy": "priority"}, {"write_policy": "content", "erase": "slot"}, {"erase": "all", "write_gate": "open"},
+    {"separate_keys": False, "n_layers": 2},
+], ids=str)
+def test_counts_agree_with_the_profiler(options):
+    config = replace(CONFIG, d_model=16, max_len=32, **options)
+    model = MemNet(config).eval().requires_grad_(False)
+    state, rows = model.init_state(1), {row["arm"]: row for row in cost_rows(config, 2, 5, 4)}
+
+    def counted(work):
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            work()
+        return counter.get_total_flops() // 2
+
+    def answer():
+        cache = model.open(state, 12)
+        for tokens in (torch.ones(1, 5, dtype=torch.long), *torch.ones(1, 3, dtype=torch.long).split(1, dim=1)):
+            model.extend(tokens, cache)
+
+    assert counted(answer) == rows["memnet_answer"]["macs"]
+    assert counted(lambda: model.remember(torch.ones(1, 9, dtype=torch.long), state)) == rows["memnet_update"]["macs"]
+    assert rows["memnet_update"]["state_bytes"] == state.numel() * state.element_size()
+
+
+def test_totals_and_latency_know_a_memnet_by_its_name():
+    totals = {row["arm"]: row for row in total_rows(MEMNET, 4)}
+    assert list(totals) == ["memnet_answer", "memnet_update", "memnet", "reread", "prefix_cached"]
+    assert totals["memnet"]["macs"] == totals["memnet_answer"]["macs"] + totals["memnet_update"]["macs"]
+    times = measure_latency(replace(CONFIG, max_len=16), 2, query_tokens=5, answer_tokens=3, rounds=1)
+    assert set(times) == {(arm, turn) for arm in ("memnet_answer", "memnet_update", "reread", "prefix_cached") for turn in (1, 2)}
+
+
+def test_recall_takes_a_memnet_as_it_takes_any_model():
+    tokenizer = world_tokenizer()
+    model = MemNet(replace(CONFIG, vocab_size=tokenizer.get_vocab_size(), max_len=48)).eval()
+    rows = recall_rows(model, None, make_dialogues("base", 4, split="test_iid", seed=3), tokenizer, seed=0)
+    assert {row["arm"] for row in rows} == {"memory_on", "memory_reset", "memory_swapped", "last_event_only", "chance"}
 
 
 # ------------------------------------------------------------------------------------------------ losses

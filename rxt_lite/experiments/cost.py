@@ -7,6 +7,8 @@ Four arms, a row for each at every turn of a conversation with Tq query and Ta a
     reread          a stateless decoder reads the whole transcript at every turn
     prefix_cached   the same decoder with a perfect cache of all keys and values
 
+For the shape of a MemNet the first two are memnet_answer and memnet_update: the bank is read by every token, and written once.
+
 `macs` are multiply-adds of all matrix products (a causal product is counted whole, as profilers do):
 a test holds them to PyTorch's own count. `state_bytes` is what must be kept from turn to turn: float32
 slots; the transcript's int64 ids; float32 keys and values.
@@ -22,7 +24,7 @@ from itertools import accumulate
 
 import torch
 
-from rxt_lite.config import ModelConfig
+from rxt_lite.config import MemNetConfig, ModelConfig
 from rxt_lite.models.base import EventModel
 
 FLOAT, INT = 4, 8  # bytes
@@ -79,6 +81,29 @@ def update_macs(config: ModelConfig, tokens: int) -> int:
     return c.n_layers * (layer + gates * gate)
 
 
+def memnet_macs(config: MemNetConfig, tokens: int, past: int) -> int:
+    """`tokens` new tokens of a MemNet in one pass after `past` cached ones: controller, reading the bank, head."""
+    c, D, H = config, config.d_model, config.bank_heads
+    controller = c.n_layers * (attention_macs(c, c.heads("self"), tokens, past + tokens, tokens) + feedforward_macs(c, tokens))
+    reading = tokens * H * (2 * D * D + 2 * c.n_slots * D)  # the queries and what comes out; cosines and what was found
+    return controller + reading + feedforward_macs(c, tokens) + tokens * D * c.vocab_size
+
+
+def memnet_answer_macs(config: MemNetConfig, prompt: int, answer: int) -> int:
+    return memnet_macs(config, prompt, 0) + sum(memnet_macs(config, 1, prompt + t) for t in range(answer - 1))
+
+
+def memnet_update_macs(config: MemNetConfig, tokens: int) -> int:
+    """An event of `tokens` tokens goes through the controller and is written; how it would be read counts as use."""
+    c, D, H, N = config, config.d_model, config.bank_heads, config.n_slots
+    controller = c.n_layers * (attention_macs(c, c.heads("self"), tokens, tokens, tokens) + feedforward_macs(c, tokens))
+    use = tokens * H * (D * D + N * D)
+    wish = 2 * tokens * D * 2 * H + H * (D * D + 2 * D * c.d_bottleneck)  # which token, its mean; keys and values
+    wish += H * 2 * D * (c.write_gate == "learned") + H * D * {"feature": D, "slot": 1, "all": 0}[c.erase]
+    place = H * N * (D * (c.write_policy in ("content", "priority")) + 3 * (c.write_policy == "priority"))
+    return controller + use + wish + place + N * H * D * (2 if c.separate_keys else 1)
+
+
 def parameter_counts(kind: type[EventModel], config: ModelConfig) -> dict[str, int]:
     """{"total", "active"}: parameters of a model, and those of them that one token passes, without building it.
 
@@ -101,15 +126,20 @@ def cost_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_to
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     c, Tq, Ta, event = config, query_tokens, answer_tokens, query_tokens + answer_tokens
-    stm = FLOAT * c.n_layers * c.n_slots * c.d_model
+    if isinstance(c, MemNetConfig):
+        stm, own = FLOAT * c.n_slots * (2 * c.d_model + 3), "memnet"
+        macs = memnet_answer_macs(c, Tq, Ta), memnet_update_macs(c, event)
+    else:
+        stm, own = FLOAT * c.n_layers * c.n_slots * c.d_model, "rxt"
+        macs = answer_macs(c, Tq, 0, Ta, slots=True), update_macs(c, event)
     key_value = FLOAT * 2 * c.n_decoder_layers * c.heads("self")[1] * c.d_head
     rows = []
     for turn in range(1, turns + 1):
         past = (turn - 1) * event
         late = 1 if turn > 1 else 0  # the last answer's [EOS] is in the transcript but not yet in the cache
         arms = {
-            "rxt_answer": (Tq + Ta - 1, answer_macs(c, Tq, 0, Ta, slots=True), stm),
-            "rxt_update": (event, update_macs(c, event), stm),
+            f"{own}_answer": (Tq + Ta - 1, macs[0], stm),
+            f"{own}_update": (event, macs[1], stm),
             "reread": (past + Tq + Ta - 1, answer_macs(c, past + Tq, 0, Ta, slots=False), INT * turn * event),
             "prefix_cached": (
                 Tq + late + Ta - 1,
@@ -146,8 +176,10 @@ def total_rows(config: ModelConfig, turns: int, query_tokens: int = 12, answer_t
     """
     rows = cost_rows(config, turns, query_tokens, answer_tokens)
     totals = []
-    for arm in ("rxt_answer", "rxt_update", "rxt", "reread", "prefix_cached"):
-        of = [row for row in rows if row["arm"] == arm or (arm == "rxt" and row["arm"].startswith("rxt"))]
+    answer, update, *others = dict.fromkeys(row["arm"] for row in rows)
+    both = answer.removesuffix("_answer")
+    for arm in (answer, update, both, *others):
+        of = [row for row in rows if row["arm"] == arm or (arm == both and row["arm"].startswith(both))]
         a_turn = len(of) // turns  # rows of one turn
         tokens, macs = (list(accumulate(row[key] for row in of))[a_turn - 1 :: a_turn] for key in ("tokens", "macs"))  # by turn
         totals.append({"arm": arm, "turns": turns, "tokens": tokens[-1], "macs": macs[-1], "state_bytes": of[-1]["state_bytes"],

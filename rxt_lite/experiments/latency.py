@@ -9,6 +9,8 @@ With one token of answer it is the latency of the first token. Weights and token
 on them, and answers are given rather than found, so that all of them are equally long; every token is chosen all
 the same. The transcript is read without asking for the logits of its tokens, the cheapest way to reread.
 
+For the shape of a MemNet the first two are memnet_answer and memnet_update.
+
 Machines are noisy. So turns are measured on a ladder (1, 2, 4, ...), all of them in every round; within a round the
 arms take turns, each with its turns in a new random order after one run that is not counted; and turn n is
 compared with turn 1 of the same round, a moment apart.
@@ -24,8 +26,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rxt_lite.config import ModelConfig
-from rxt_lite.models import DecoderLM, RxT
+from rxt_lite.config import MemNetConfig, ModelConfig
+from rxt_lite.models import DecoderLM, MemNet, RxT
 from rxt_lite.models.base import Cache, EventModel
 from rxt_lite.models.generate import sample
 
@@ -63,7 +65,7 @@ class Rewound:
 
 
 @torch.no_grad()
-def works(rxt: RxT, stateless: DecoderLM, turns: Sequence[int], query_tokens: int, answer_tokens: int,
+def works(rxt: EventModel, stateless: DecoderLM, turns: Sequence[int], query_tokens: int, answer_tokens: int,
           seed: int = 0) -> dict[Cell, Callable[[], Tensor]]:
     """What each arm does at each of `turns`, ready to be run any number of times.
 
@@ -73,6 +75,7 @@ def works(rxt: RxT, stateless: DecoderLM, turns: Sequence[int], query_tokens: in
     event = query_tokens + answer_tokens
     conversation = torch.randint(7, V, (1, max(turns) * event), generator=generator).to(rxt.device)
     cells: dict[Cell, Callable[[], Tensor]] = {}
+    own = type(rxt).__name__.lower()  # rxt, or memnet
     stm = rxt.init_state(1)
     for turn, tokens in enumerate(conversation.split(event, dim=1), start=1):
         if turn in turns:
@@ -81,8 +84,8 @@ def works(rxt: RxT, stateless: DecoderLM, turns: Sequence[int], query_tokens: in
             late = 1 if turn > 1 else 0  # the end of the last answer was said but never read: not in the cache yet
             cached = Rewound(stateless, past[:, : past.shape[1] - late], event + late)
             late_query = torch.cat([past[:, past.shape[1] - late :], query], dim=1)
-            cells["rxt_answer", turn] = lambda m=stm, q=query, a=answer: say(rxt, rxt.open(m, event), q, a)
-            cells["rxt_update", turn] = lambda m=stm, t=tokens: rxt.remember(t, m)
+            cells[f"{own}_answer", turn] = lambda m=stm, q=query, a=answer: say(rxt, rxt.open(m, event), q, a)
+            cells[f"{own}_update", turn] = lambda m=stm, t=tokens: rxt.remember(t, m)
             cells["reread", turn] = lambda p=past, q=query, a=answer: say(stateless, stateless.open(p, event), q, a)
             cells["prefix_cached", turn] = lambda c=cached, q=late_query, a=answer: c(q, a)
         stm = rxt.remember(tokens, stm)
@@ -96,7 +99,7 @@ def measure(cells: dict[Cell, Callable[[], Tensor]], rounds: int, *, seed: int =
     dice = random.Random(seed)
     times = {cell: [] for cell in cells}
     for n in tqdm(range(-2, rounds), desc="rounds"):
-        for arm in ARMS:
+        for arm in dict.fromkeys(arm for arm, _ in cells):
             turns = [turn for name, turn in cells if name == arm]
             dice.shuffle(turns)
             cells[arm, turns[0]]()  # the arm before has left its own data in the processor's caches
@@ -154,7 +157,7 @@ def measure_latency(config: ModelConfig, turns: int, *, query_tokens: int = 32, 
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} is not there; this PyTorch sees the CPU only")
     torch.manual_seed(seed)
-    rxt = RxT(config).to(device).eval()
+    rxt = (MemNet if isinstance(config, MemNetConfig) else RxT)(config).to(device).eval()
     stateless = DecoderLM(replace(config, max_len=turns * event)).to(device).eval()
     sync = torch.cuda.synchronize if device != "cpu" else lambda: None
     return measure(works(rxt, stateless, ladder(turns), query_tokens, answer_tokens, seed), rounds, seed=seed, sync=sync)

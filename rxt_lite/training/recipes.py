@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from rxt_lite.config import BOOK, ModelConfig
+from rxt_lite.config import BOOK, MemNetConfig, ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
@@ -64,6 +64,8 @@ def make_model(kind: str, config: ModelConfig, transcript: int, seed: int) -> Ev
     """A new model of one of KINDS for dialogues of at most `transcript` tokens, on the GPU if there is one."""
     if kind not in KINDS:
         raise ValueError(f"unknown kind of model {kind!r}; choose one of {', '.join(KINDS)}")
+    if isinstance(config, MemNetConfig):
+        raise ValueError("this is the shape of a MemNet, which tools/results.py trains; choose the preset of an RxT, such as book")
     torch.manual_seed(seed)
     model = MODELS[KINDS[kind]](config if kind == "rxt" else twin(config, transcript))
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
