@@ -7,7 +7,7 @@ import torch
 
 from rxt_lite.experiments import forgetting
 from rxt_lite.experiments.forgetting import ASK, FIRST, SIZES, Stream, Streams, Task, draw, forgetting_rows, theory, trace_of
-from rxt_lite.experiments.slots import births, contents, effective_slots, survival_rows
+from rxt_lite.experiments.slots import births, contents, effective_slots, survival_rows, written
 from rxt_lite.models.memnet import MemNet
 
 TASK, CI = Task(), SIZES["ci"]
@@ -70,10 +70,12 @@ def test_always_writing_the_least_recently_used_slot_gives_every_content_a_life_
     model, stream = crafted(vocab_size=MANY.vocab_size), streams(8, MANY)
     steps = model.forward_events(stream.events)
     traces = [trace_of(model, stream.events, steps, row) for row in range(8)]
-    for trace in traces:
-        assert {c.lived for c in contents(trace) if c.ended} == {6}
-        assert sorted(births(trace)) == list(range(32))
-    rows = {(r["of"], r["age"]): r["alive"] for r in forgetting.survival_table(stream, traces)}
+    for row, trace in enumerate(traces):
+        wrote = forgetting.wrote(steps, row)
+        assert {c.lived for c in contents(trace, wrote) if c.ended} == {6}
+        assert sorted(births(wrote)) == list(range(32))
+        assert torch.equal(wrote, written(trace)), "events that differ turn a slot: by cosine the same slots are written"
+    rows = {(r["of"], r["age"]): r["alive"] for r in forgetting.survival_table(stream, steps, traces)}
     assert {rows[of, age] for of in ("fact", "noise") for age in range(1, 6) if (of, age) in rows} == {1.0}
     assert rows["fact", 6] == rows["noise", 6] == 0.0
     use = forgetting.use_row(stream, steps, traces)
@@ -85,7 +87,8 @@ def test_a_random_slot_gives_contents_a_life_of_the_closed_form():
     model, stream = crafted(write_policy="random", vocab_size=MANY.vocab_size), streams(200, MANY)
     torch.manual_seed(1)
     steps = model.forward_events(stream.events)
-    lives = [(c.lived, c.ended) for row in range(200) for c in contents(trace_of(model, stream.events, steps, row)) if c.lived]
+    traces = [trace_of(model, stream.events, steps, row) for row in range(200)]
+    lives = [(c.lived, c.ended) for _, _, c in forgetting.lives_of(steps, traces) if c.lived]
     rows = {r["age"]: r for r in survival_rows(lives)}
     for age in (2, 4, 8, 16):
         assert rows[age]["alive"] == pytest.approx((1 - 1 / 6) ** age, abs=0.03)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from rxt_lite.config import MemNetConfig
 from rxt_lite.experiments.intervals import wilson
-from rxt_lite.experiments.slots import births, contents, effective_slots, read_entropy, survival_rows, written
+from rxt_lite.experiments.slots import Content, births, contents, effective_slots, read_entropy, survival_rows
 from rxt_lite.experiments.trace import Trace
 from rxt_lite.layers.memory_bank import Slots
 from rxt_lite.models.memnet import MemNet, Steps
@@ -189,6 +189,18 @@ def trace_of(model: MemNet, events: Tensor, steps: Steps, row: int) -> Trace:
     return Trace([*events[row]], slots, steps.write[row].amax(1).unsqueeze(1), write, read)
 
 
+def wrote(steps: Steps, row: int) -> Tensor:
+    """Did this event write this slot, (T, 1, N)? A bank says so itself: more than half of the slot was rewritten. (By its cosine
+    to itself before, as in slots.py, noise written over noise that looks alike would not count.)"""
+    return (steps.write[row].amax(1) > 0.5).unsqueeze(1)
+
+
+def lives_of(steps: Steps, traces: Sequence[Trace]) -> Iterator[tuple[int, int, Content]]:
+    """(stream, event that wrote it, content) for every content of all streams."""
+    for row, trace in enumerate(traces):
+        yield from ((row, born, content) for born, content in zip(births(wrote(steps, row)), contents(trace, wrote(steps, row))))
+
+
 def accuracy_row(model: MemNet, stream: Stream, steps: Steps, size: Size, arm: str) -> dict:
     """{"accuracy", "low", "high", "n", "theory", "gate_fact", "gate_noise"} of one arm."""
     state = model.init_state(len(stream.events)) if arm == "memory off" else steps.state
@@ -219,13 +231,12 @@ def gate_rows(stream: Stream, steps: Steps, bins: int = 20) -> list[dict]:
     return rows
 
 
-def survival_table(stream: Stream, traces: Sequence[Trace]) -> list[dict]:
+def survival_table(stream: Stream, steps: Steps, traces: Sequence[Trace]) -> list[dict]:
     """Rows {"of", ...} of `survival_rows` for what facts and what noise wrote into the slots; their ages in events."""
     lives, is_fact = {"fact": [], "noise": []}, stream.is_fact
-    for row, trace in enumerate(traces):
-        for born, content in zip(births(trace), contents(trace)):
-            if content.lived:
-                lives["fact" if is_fact[row, born] else "noise"].append((content.lived, content.ended))
+    for row, born, content in lives_of(steps, traces):
+        if content.lived:
+            lives["fact" if is_fact[row, born] else "noise"].append((content.lived, content.ended))
     return [{"of": of, **row} for of, some in lives.items() for row in survival_rows(some)]
 
 
@@ -233,13 +244,12 @@ def use_row(stream: Stream, steps: Steps, traces: Sequence[Trace]) -> dict:
     """How the bank is used, a mean over streams; see slots.py and memory_losses.py for the words.
 
     {"write_fact", "write_noise": slots that a fact and a noise event write; "overwritten": share of facts' contents that are written
-    over; "read_entropy" in bits, "effective_slots", "utilisation", "mutual_information": of the questions in the stream's end}
+    over; "read_entropy" in bits, "effective_slots", "utilisation", "mutual_information": of all reads in the stream}
     """
-    wrote, is_fact = torch.stack([written(trace)[:, 0].sum(-1) for trace in traces]).float(), stream.is_fact[: len(traces)]
-    of_facts = [content.ended for row, trace in enumerate(traces) for born, content in zip(births(trace), contents(trace))
-                if is_fact[row, born]]
-    reads = steps.read[: len(traces)]
-    return {"write_fact": wrote[is_fact].mean().item(), "write_noise": wrote[~is_fact].mean().item(),
+    written = torch.stack([wrote(steps, row)[:, 0].sum(-1) for row in range(len(traces))]).float()
+    is_fact, reads = stream.is_fact[: len(traces)], steps.read[: len(traces)]
+    of_facts = [content.ended for row, born, content in lives_of(steps, traces) if is_fact[row, born]]
+    return {"write_fact": written[is_fact].mean().item(), "write_noise": written[~is_fact].mean().item(),
             "overwritten": sum(of_facts) / max(1, len(of_facts)),
             "read_entropy": torch.stack([read_entropy(trace).mean() for trace in traces]).mean().item(),
             "effective_slots": effective_slots(reads).mean().item(), "utilisation": utilisation(reads).item(),
@@ -283,7 +293,7 @@ def tables(model: MemNet, size: Size, arm: str, seed: int) -> Iterator[tuple[str
     yield "lag", lag_rows(model, stream, steps, size.task)
     yield "gates", gate_rows(stream, steps)
     traces = [trace_of(model, stream.events, steps, row) for row in range(min(128, size.streams))]
-    yield "survival", survival_table(stream, traces)
+    yield "survival", survival_table(stream, steps, traces)
     yield "use", [use_row(stream, steps, traces)]
     yield "pressure", pressure_rows(model, size, arm)
     if seed == size.seeds[0]:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import MemNetConfig
-from rxt_lite.experiments.forgetting import Stream, Streams, Task, draw, trace_of
+from rxt_lite.experiments.forgetting import Stream, Streams, Task, draw, trace_of, wrote
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.slots import births, contents, effective_slots
 from rxt_lite.models.memnet import MemNet
@@ -173,9 +173,9 @@ def use_rows(model: MemNet, size: Size, sequences: int = 64) -> Iterator[dict]:
         steps = model.forward_sequence(tokens)
         reuse = []
         for row in range(len(tokens)):
-            trace = trace_of(model, tokens, steps, row)
-            facts = set(stream.at[row].tolist())
-            reuse += [content.reuse for born, content in zip(births(trace), contents(trace)) if born in facts]
+            facts, written = set(stream.at[row].tolist()), wrote(steps, row)
+            of_row = contents(trace_of(model, tokens, steps, row), written)
+            reuse += [content.reuse for born, content in zip(births(written), of_row) if born in facts]
         effective = effective_slots(steps.read[:, length:]).mean().item()
         gate = steps.gate[:, :length].amax(-1)
         yield {"length": length, "reuse": sum(reuse) / max(1, len(reuse)), "effective_slots": effective,

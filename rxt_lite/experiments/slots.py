@@ -96,9 +96,9 @@ def read_entropy(trace: Trace) -> Tensor:
     return torch.stack([entropy(r).mean(-1) for r in trace.read])
 
 
-def contents(trace: Trace) -> list[Content]:
-    """Every content of a conversation, in the order of layers, slots and events."""
-    wrote = written(trace)
+def contents(trace: Trace, wrote: Tensor | None = None) -> list[Content]:
+    """Every content of a conversation, in the order of layers, slots and events; `wrote` (N, L, S) if not by cosine (see `written`)."""
+    wrote = written(trace) if wrote is None else wrote
     N, L, S = wrote.shape
     fair = torch.stack([r.mean(1) > 1 / S for r in trace.read])  # (N, L, S)
     found = []
@@ -111,9 +111,9 @@ def contents(trace: Trace) -> list[Content]:
     return found
 
 
-def births(trace: Trace) -> list[int]:
-    """The event that wrote each of `contents(trace)`, in their order."""
-    return written(trace).permute(1, 2, 0).nonzero()[:, 2].tolist()
+def births(wrote: Tensor) -> list[int]:
+    """The event that wrote each of the `contents`, in their order: from wrote (N, L, S)."""
+    return wrote.permute(1, 2, 0).nonzero()[:, 2].tolist()
 
 
 def effective_slots(shares: Tensor) -> Tensor:
