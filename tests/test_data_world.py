@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from rxt_lite.data.dialogues import (
+    EXAMPLE,
     FEATURES,
     PRESETS,
     SPLITS,
@@ -378,3 +379,8 @@ def test_a_small_cast_is_all_that_anybody_speaks_about():
     assert spoken_about == {*PEOPLE[:4], *OBJECTS[:4]}
     with pytest.raises(ValueError, match="cast=2 does not fit"):
         World(people=3, cast=2)
+
+
+def test_the_oracle_agrees_with_the_example_of_the_book():
+    agree(EXAMPLE, "train")
+    assert [probe.value for probe in EXAMPLE.probes] == ["Momo", "tower", "Sam"]

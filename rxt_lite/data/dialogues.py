@@ -81,6 +81,28 @@ class Dialogue:
             raise ValueError("a dialogue needs at least one event, got none")
 
 
+# The small dialogue that goes through the whole book.
+EXAMPLE = Dialogue(
+    (
+        Event("You can find the drum in the tower.", "I see."),
+        Event("The name of Otto's pet is Spot.", "Thank you."),
+        Event("The best food for Otto is noodles.", "Thank you."),
+        Event("Sam has the lamp.", "Good to know."),
+        Event("Otto's pet is called Momo now.", "Thank you."),
+        Event("Thank you for your help.", "You are welcome."),
+        Event("What is Otto's pet called?", "Otto's pet is called Momo."),
+        Event("Where can I find the drum?", "The drum is in the tower."),
+        Event("Do you know who has the lamp?", "Sam has the lamp."),
+    ),
+    (
+        Probe(turn=6, kind="recall", attribute="pet name", entity="Otto", value="Momo", distance=2, seen=2, writes=2,
+              stale=("Spot",), options=11, stored=4),
+        Probe(turn=7, kind="recall", attribute="place", entity="drum", value="tower", distance=7, seen=7, writes=1, options=11, stored=4),
+        Probe(turn=8, kind="recall", attribute="holder", entity="lamp", value="Sam", distance=5, seen=5, writes=1, options=22, stored=4),
+    ),
+)
+
+
 # ---------------------------------------------------------------------------------------------- the worlds
 @dataclass(frozen=True, kw_only=True)
 class World:
