@@ -50,6 +50,7 @@ from rxt_lite.training.recipes import KINDS, MEMORY_AWARE, train_on_world
 RUNS, SHIPPED = Path("_build/results"), Path("rxt_lite/checkpoints/book")
 FOLDERS = {"full": Path("book/results"), "ci": Path("_build/results-ci")}
 STEPS = {"rxt": 1500, "full_history": 1000}
+PRACTISED = ("unsure", "hard", "long")  # at the end, by the RxT: half of the questions of every third batch have no answer
 DIALOGUES = {"full": 512, "ci": 64}
 TESTS = {  # name: world, split
     "base": ("base", "test_iid"),
@@ -88,6 +89,7 @@ def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], 
         run, kinds = RUNS / f"seed-{seed}", tuple(KINDS) if n == 0 else ("rxt",)
         stage = {kind: replace(MEMORY_AWARE, steps=STEPS[kind]) for kind in kinds}
         models = {kind: train_on_world(run, kind=kind, seed=seed, stage=stage[kind], bf16=True)[0] for kind in kinds}
+        models["rxt"], _ = train_on_world(run, seed=seed, stages=("practice",), worlds=PRACTISED, bf16=True, valid=())
         cards = {kind: read_card(run / kind)["card"] for kind in kinds}
         if n == 0:
             for kind, model in models.items():
@@ -144,8 +146,8 @@ def dependency_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 def continual_part(profile: str, seeds: Iterable[int]) -> Rows:
     few = {"seeds": (0,), "epochs": 1} if profile == "ci" else {}
-    for row in continual.continual_rows(**few):
-        yield "continual", [row]
+    for stream in continual.STREAMS:
+        yield "continual", list(continual.continual_rows([stream], **few))
 
 
 PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,

@@ -23,7 +23,7 @@ circulation divides by T. Forward transfer means nothing where the answers chang
     transformer  the controller of MemNet, reads an image row by row
     memnet       the network of `naive` beside a memory bank of 200 slots that outlives the tasks: a reservoir
     memnet, last   the same with a bank that keeps the last 200
-    memnet, off  `memnet`, answering from its network alone; "memnet, last, off" likewise
+    memnet, off  `memnet`, answering from its network alone
 
 MemNet's bank holds images as keys and labels as values. A network that goes on learning would make keys stale, so here the keys
 are the images themselves, centred. Where the key most like an image is like it, with a cosine above 0.5, the bank answers; else
@@ -149,7 +149,7 @@ class Learner:
 
     off = False  # has it a memory that can be taken away?
 
-    def __init__(self, make: Callable[[], nn.Module] = network, *, lr: float = 0.1, epochs: int = 15, batch_size: int = 32, seed: int = 0):
+    def __init__(self, make: Callable[[], nn.Module] = network, *, lr: float = 0.1, epochs: int = 15, batch_size: int = 16, seed: int = 0):
         torch.manual_seed(seed)
         self.model, self.lr, self.epochs, self.batch_size = make(), lr, epochs, batch_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -242,12 +242,11 @@ class WithBank(Learner):
     """The naive network and a bank of `slots` that outlives the tasks. Of everything seen it keeps each example with the same
     probability (`keep="reservoir"`), or the last ones (`keep="last"`)."""
 
-    off = True
-
     def __init__(self, *args, slots: int = 200, keep: str = "reservoir", sharpness: float = 30.0, trust: float = 0.5, **how):
         super().__init__(*args, **how)
         config = MemNetConfig(d_model=PIXELS, n_slots=slots, bank_heads=1, top_k=3, write_policy="lru", decay=None)
         self.bank, self.keep, self.sharpness, self.trust, self.seen = MultiHeadMemoryBank(config), keep, sharpness, trust, 0
+        self.off = keep == "reservoir"
         empty = self.bank.first_slots(1)
         self.slots = empty._replace(keys=torch.zeros_like(empty.keys))  # an empty slot is like no image
 
