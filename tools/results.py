@@ -17,6 +17,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
     latency.jsonl    what a turn takes, on this machine
     forgetting.jsonl MemNet: facts in a stream of noise, by arm, beside the closed forms
+    memnet.jsonl     recall by distance of a MemNet in the small world, as recall.jsonl, and what its state takes
     long_dependency.jsonl   MemNet: facts from beyond the controller's window, with and without a bank
     continual.jsonl  five tasks one after the other, with and without a bank: the task matrices and their measures
     slots.jsonl      how long contents and facts live in the slots of the shipped model, and what a probe reads off them
@@ -34,18 +35,21 @@ from pathlib import Path
 
 import torch
 
-from rxt_lite.config import BOOK
+from rxt_lite.config import BOOK, MEMNET
 from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments import ablate, continual, forgetting, long_dependency, stages
 from rxt_lite.experiments.compare import compare_rows
-from rxt_lite.experiments.cost import total_rows
+from rxt_lite.experiments.cost import cost_rows, total_rows
 from rxt_lite.experiments.latency import latency_rows, measure_latency
-from rxt_lite.experiments.recall import BY, count, marks_of, verdict_rows
+from rxt_lite.experiments.recall import BY, count, marks_of, recall_rows, verdict_rows
 from rxt_lite.experiments.slots import slot_tables
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, read_card, save
-from rxt_lite.training.recipes import KINDS, MEMORY_AWARE, train_on_world
+from rxt_lite.models.memnet import MemNet
+from rxt_lite.training.loop import fit
+from rxt_lite.training.recipes import KINDS, MEMORY_AWARE, lessons, train_on_world
+from rxt_lite.training.source import WorldBatches
 
 RUNS, SHIPPED = Path("_build/results"), Path("rxt_lite/checkpoints/book")
 FOLDERS = {"full": Path("book/results"), "ci": Path("_build/results-ci")}
@@ -133,6 +137,21 @@ def slots_part(profile: str, seeds: Iterable[int]) -> Rows:
         yield "slots", [{"table": table, **row} for row in rows]
 
 
+def memnet_part(profile: str, seeds: Iterable[int]) -> Rows:
+    steps, few = (1500, list(seeds)[:1]) if profile == "full" else (3, [0])
+    tokenizer = world_tokenizer()
+    config = replace(MEMNET, vocab_size=tokenizer.get_vocab_size())
+    for seed in few:
+        torch.manual_seed(seed)
+        model = MemNet(config)
+        batches = WorldBatches(lessons(("base",), steps), 32, seed, config.max_len, tokenizer)
+        stage = replace(MEMORY_AWARE, steps=steps, lr=4e-3)
+        fit(model, stage, batches, seed=seed, run=RUNS / profile / "memnet" / f"{seed}.run", bf16=False)
+        state = {"state_bytes": cost_rows(config, 1)[0]["state_bytes"], "parameters": sum(p.numel() for p in model.parameters())}
+        tests = make_dialogues("base", DIALOGUES[profile], split="test_iid", seed=1000)
+        yield "memnet", [{**row, **state} for row in recall_rows(model, None, tests, tokenizer, seed=seed)]
+
+
 def forgetting_part(profile: str, seeds: Iterable[int]) -> Rows:
     for row in forgetting.forgetting_rows(RUNS / profile / "forgetting", forgetting.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
         yield "forgetting", [row]
@@ -151,7 +170,7 @@ def continual_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 
 PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,
-         "ablate": ablate_part, "stages": stages_part, "forgetting": forgetting_part,
+         "ablate": ablate_part, "stages": stages_part, "memnet": memnet_part, "forgetting": forgetting_part,
          "continual": continual_part, "long_dependency": dependency_part}
 
 
