@@ -1,11 +1,14 @@
 """Continual learning: measures have the right divisors, streams are what they say, arms do what their names promise."""
 
 import doctest
+import json
 from functools import partial
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rxt_lite.cli import app
 from rxt_lite.experiments import continual
 from rxt_lite.experiments.continual import ARMS, EWC, STREAMS, Learner, Replay, WithBank, continual_rows, measures
 
@@ -115,3 +118,11 @@ def test_every_arm_gives_a_matrix_and_its_measures(monkeypatch):
         list(continual_rows(["mnist"]))
     with pytest.raises(ValueError, match="unknown arm 'gem'.*replay"):
         list(continual_rows(["pairs"], ["gem"]))
+
+
+def test_the_command_prints_measures_and_with_json_the_matrices_too():
+    asked = ["continual", "--stream", "split", "--arm", "naive", "--seeds", "1", "--epochs", "1"]
+    ask = lambda *more: CliRunner().invoke(app, [*asked, *more])  # noqa: E731
+    rows = [json.loads(line) for line in ask("--json").stdout.splitlines()]
+    assert [row["table"] for row in rows] == ["matrix"] * 25 + ["measures"]
+    assert "naive" in ask().stdout and ask("--epochs", "0").exit_code == 1

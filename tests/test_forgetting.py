@@ -1,10 +1,13 @@
 """Learned forgetting: streams are what they say, closed forms hold, the analysis agrees with oracles."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rxt_lite.cli import app
 from rxt_lite.experiments import forgetting
 from rxt_lite.experiments.forgetting import ASK, FIRST, SIZES, Stream, Streams, Task, draw, forgetting_rows, theory, trace_of
 from rxt_lite.experiments.slots import births, contents, effective_slots, survival_rows, written
@@ -137,3 +140,10 @@ def test_a_loss_of_the_memory_joins_the_loss_of_the_task():
     plain, dear = (forgetting.forgetting_loss(model, stream, weights) for weights in (None, {"write_cost": 0.5}))
     assert dear.item() == pytest.approx(plain.item() + 0.5)  # the open gate writes one slot an event
     assert isinstance(stream.to("cpu"), Stream)
+
+
+def test_the_command_prints_the_tables_asked_for(tmp_path):
+    ask = lambda *more: CliRunner().invoke(app, ["forgetting", str(tmp_path), "--profile", "ci", *more])  # noqa: E731
+    rows = [json.loads(line) for line in ask("--only", "accuracy", "--only", "use", "--json").stdout.splitlines() if line[0] == "{"]
+    assert {row["table"] for row in rows} == {"accuracy", "use"} and {row["arm"] for row in rows} == set(forgetting.ARMS)
+    assert ask("--only", "nonsense").exit_code == 1 and "memory" in ask("--only", "accuracy").stdout

@@ -1,10 +1,13 @@
 """Long dependencies: who can see what, whatever has been learned."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rxt_lite.cli import app
 from rxt_lite.experiments.forgetting import draw
 from rxt_lite.experiments.long_dependency import ARMS, SIZES, TASK, Recurrent, dependency_rows, marks, reach, sequence
 
@@ -66,3 +69,10 @@ def test_the_rows_of_a_small_run(tmp_path):
     assert rows == list(dependency_rows(tmp_path, CI)), "a finished run is loaded, and says the same"
     with pytest.raises(ValueError, match="unknown model 'gru'.*lstm"):
         list(dependency_rows(tmp_path, CI, ["gru"]))
+
+
+def test_the_command_prints_the_two_by_two_table(tmp_path):
+    ask = lambda *more: CliRunner().invoke(app, ["long-dependency", str(tmp_path), "--profile", "ci", *more])  # noqa: E731
+    rows = [json.loads(line) for line in ask("--json").stdout.splitlines() if line[0] == "{"]
+    assert {row["table"] for row in rows} == {"grid", "distance", "use"}
+    assert "all" in ask().stdout and ask("--table", "nonsense").exit_code == 1
