@@ -119,9 +119,10 @@ def train_stages(run: Path | str, names: Sequence[str], kind: str, model: EventM
     such as {"steps": 100}. Returns the model and the rows of all stages, each with the name of its stage.
     """
     stages = {name: stage_called(name, **(changes or {})) for name in names}
-    folder, done, rows, seconds = Path(run) / kind, (), [], 0.0
+    folder, done, earlier, rows, seconds = Path(run) / kind, (), {}, [], 0.0
     if len(names) == 1 and folder.exists():
-        done = tuple(read_card(folder)["card"].get("stages", (MEMORY_AWARE.name,)))
+        earlier = read_card(folder)["card"]
+        done = tuple(earlier.get("stages", (MEMORY_AWARE.name,)))
         saved = load(folder)
         if saved.config != model.config:
             raise ValueError(f"{folder} has another shape than the model to train; use the same preset, or another run folder")
@@ -135,7 +136,9 @@ def train_stages(run: Path | str, names: Sequence[str], kind: str, model: EventM
         seconds += of_stage[-1]["seconds"]
         done = done if finished else (*done, name)
     if not finished:
-        save_model(run, kind, model, tokenizer, str(batches(stage)), rows, seconds, seed, stages=done)
+        of_both = {"trained on": f"{earlier['trained on']}, then {batches(stage)}", "steps": earlier["steps"] + len(rows),
+                   "minutes": round(earlier["minutes"] + seconds / 60, 1)} if earlier else {}
+        save_model(run, kind, model, tokenizer, str(batches(stage)), rows, seconds, seed, stages=done, **of_both)
     return model, rows
 
 

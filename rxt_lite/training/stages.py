@@ -10,6 +10,8 @@
 Sources: arXiv 2510.03561, sections on supervised training; where the paper and its authors' code differ, "published" is
 what the code does. Ours changes one thing at a time, so that each can be measured: `rxt-lite stages`.
 
+`practice` comes after all that: the last lesson once more, at half the rate, with the worlds that are asked for.
+
 Common to both sides, unlike the published code: padding is never a target and never read; an optimiser step sees all
 events of a batch of dialogues, where the published one makes a step after every event.
 """
@@ -45,6 +47,7 @@ MEMORY_ATTENTION_PUBLISHED = Stage(name="memory attention, published", loss=imit
 # Memory-aware training: L = - mean log p(answer of event t | its query, STM_{t-1}).
 # Published: the gradient of an answer reaches one update, [A] counts as a target, and what learns grows in three steps.
 MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1500)
+PRACTICE = replace(MEMORY_AWARE, name="practice", lessons=False, steps=240, lr=1e-3, warmup=20)  # the last lesson once more, other worlds
 MEMORY_AWARE_PUBLISHED = replace(MEMORY_AWARE, name="memory-aware training, published", steps=1500,
                                  options={"depth": 1, "targets": "answer_and_frame"})
 MEMORY_AWARE_DECODER = replace(MEMORY_AWARE_PUBLISHED, name="memory-aware training, published: decoder", steps=400,
@@ -60,6 +63,7 @@ STAGES = {
     "memory_attention": MEMORY_ATTENTION,
     "memory_attention_published": MEMORY_ATTENTION_PUBLISHED,
     "memory_aware": MEMORY_AWARE,
+    "practice": PRACTICE,
     "memory_aware_published_decoder": MEMORY_AWARE_DECODER,
     "memory_aware_published_memory": MEMORY_AWARE_MEMORY,
     "memory_aware_published": MEMORY_AWARE_PUBLISHED,
