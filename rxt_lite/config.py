@@ -214,7 +214,7 @@ SHAPE_4B = replace(_LARGE, vocab_size=65_536, d_model=1536, n_heads=24, self_hea
 
 # MemNet for the small world, and with the sizes and choices of its public description (github.com/Ant1pozitive/memory-is-all-you-need):
 # one tensor is key and value, content decides where to write, the controller sees everything, a slot is renormalised when written.
-MEMNET = MemNetConfig(vocab_size=767, d_model=64, n_layers=2, n_slots=32, d_ff=128, max_len=48, bank_heads=2, top_k=32)
+MEMNET = MemNetConfig(vocab_size=767, d_model=64, n_layers=2, n_slots=32, d_ff=128, max_len=48, bank_heads=2, top_k=32, write_policy="lru")
 MEMNET_AS_DESCRIBED = MemNetConfig(vocab_size=20, d_model=128, n_heads=8, n_layers=4, n_slots=128, d_ff=512, max_len=160, bank_heads=8,
                                    top_k=16, d_bottleneck=64, write_policy="content", erase="slot", separate_keys=False, decay=0.99,
                                    renormalise=True, read_refreshes=True)

@@ -139,7 +139,7 @@ def slots_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 
 def memnet_part(profile: str, seeds: Iterable[int]) -> Rows:
-    steps, few = (1500, list(seeds)[:1]) if profile == "full" else (3, [0])
+    steps, few = (2000, list(seeds)[:1]) if profile == "full" else (3, [0])
     tokenizer = world_tokenizer()
     config = replace(MEMNET, vocab_size=tokenizer.get_vocab_size())
     for seed in few:
