@@ -152,7 +152,8 @@ def check_against_pytorch(done: dict, folder: Path) -> None:
     turns, expected = done["said"][0], json.loads((folder / "rxt" / "reference.json").read_text())
     assert [turn["ids"] for turn in turns] == [turn["event"] for turn in expected]
     memory = torch.tensor([turn["memory"] for turn in turns])
-    assert (memory - load_file(folder / "rxt" / "reference.safetensors")["memory"][1:].flatten(1)).abs().max() < 1e-5
+    reference = load_file(folder / "rxt" / "reference.safetensors")["memory"][1:].flatten(1)
+    assert (memory - reference).abs().max() < 1e-5 * reference.abs().max()  # float32 rounds by the size of its numbers
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -181,7 +182,7 @@ def test_recall_asked_in_the_page_is_the_checkpoints(visit, address, model, toke
 def test_compare_button_agrees_and_notices_another_weight(visit, address):
     page = loaded(visit())
     page.get_by_role("button", name="Compare with PyTorch").click()
-    assert re.match(r"12 of 12 answers.*at most \d\.\de-[67]", says(page, "PyTorch's"))
+    assert re.match(r"12 of 12 answers.*at most \d\.\de-[567] in numbers of up to", says(page, "PyTorch's"))
 
     def with_another_gate(route):
         body = bytearray(route.fetch().body())
@@ -195,7 +196,7 @@ def test_compare_button_agrees_and_notices_another_weight(visit, address):
     page.get_by_role("button", name="Load the model").first.click()
     says(page, "^Ready")
     page.get_by_role("button", name="Compare with PyTorch").click()
-    assert "e-6" not in says(page, "PyTorch's") and "e-7" not in says(page, "PyTorch's")
+    assert not re.search(r"at most \d\.\de-[567]", says(page, "PyTorch's"))
 
 
 def test_it_is_fast_enough(visit, address):

@@ -21,6 +21,7 @@ const about = json("config.json"), reference = json("reference.json"), asked = r
 const { memory: stm, gate } = readSafetensors(bytes("reference.safetensors")).tensors;
 const engineWith = (algebra) => LocalEngine.from(about, json("tokenizer.json"), bytes(about.weights.file), algebra);
 const engine = await engineWith(new PlainAlgebra());
+const largest = (x) => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 const furthest = (x, y) => x.reduce((most, value, i) => Math.max(most, Math.abs(value - y[i])), 0);
 
 async function talk(engine, texts = asked) {
@@ -37,7 +38,8 @@ for (const [name, algebra] of [["plain JavaScript", () => new PlainAlgebra()], [
     turns.forEach((turn, n) => {
       assert.deepEqual(turn.ids, reference[n].event);
       assert.equal(turn.answer, reference[n].answer);
-      assert.ok(furthest(turn.memory, stm.data.subarray((n + 1) * size, (n + 2) * size)) < 1e-5);
+      const after = stm.data.subarray((n + 1) * size, (n + 2) * size);
+      assert.ok(furthest(turn.memory, after) < 1e-5 * largest(after)); // float32 rounds by the size of its numbers
       assert.ok(furthest(turn.gate, gate.data.subarray(n * turn.gate.length, (n + 1) * turn.gate.length)) < 1e-5);
     });
   });
@@ -48,7 +50,7 @@ test("one token at a time equals all at once", () => {
   const { logits } = engine.model.extend(whole, ids), pieces = engine.model.open(engine.start);
   let last;
   for (const id of ids) last = engine.model.extend(pieces, [id]);
-  assert.ok(furthest(logits, last.logits) < 1e-4);
+  assert.ok(furthest(logits, last.logits) < 1e-5 * largest(logits));
 });
 
 test("attention shares add up to one", async () => {

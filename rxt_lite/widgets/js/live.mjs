@@ -239,12 +239,15 @@ export class Live {
     const [turns, buffer] = await Promise.all([fetch(`${this.base}reference.json`).then((reply) => reply.json()),
       fetch(`${this.base}reference.safetensors`).then((reply) => reply.arrayBuffer())]);
     const { data } = readSafetensors(buffer).tensors.memory, talk = new Conversation(this.engine), size = talk.memory.length;
-    let [equal, furthest] = [0, 0];
+    let [equal, furthest, largest] = [0, 0, 0];
     for (const [n, { query, event }] of turns.entries()) {
       const turn = await talk.say(query);
       equal += Number(turn.ids.join() === event.join());
-      turn.memory.forEach((value, i) => (furthest = Math.max(furthest, Math.abs(value - data[(n + 1) * size + i]))));
+      turn.memory.forEach((value, i) => {
+        furthest = Math.max(furthest, Math.abs(value - data[(n + 1) * size + i]));
+        largest = Math.max(largest, Math.abs(value));
+      });
     }
-    return `${equal} of ${turns.length} answers are PyTorch's, token by token; memories differ by at most ${furthest.toExponential(1)} (${this.engine.name}).`;
+    return `${equal} of ${turns.length} answers are PyTorch's, token by token; memories differ by at most ${furthest.toExponential(1)} in numbers of up to ${largest.toFixed(1)} (${this.engine.name}).`;
   }
 }
