@@ -48,7 +48,8 @@ def green(tmp_path_factory) -> Path:
         if notebook.name != Path(CHAPTER).name:
             notebook.unlink()
     for page in [copy / CHAPTER, *(copy / "book").glob("*.md")]:  # what links to a chapter left out, links to the log
-        page.write_text(re.sub(r"\]\((?!transcript-or-state)[a-z-]+\.ipynb(#[^)]*)?\)", "](log.md)", page.read_text()))
+        page.write_text(re.sub(r"\]\((?!(?:transcript-or-state|notation|references)\.)[a-z/-]+\.(ipynb|md)(#[^)]*)?\)", "](log.md)", page.read_text()))
+    (copy / "book" / "redirects.yml").write_text("book/index: book/intro\nbook/glossary: book/notation\n")
     return copy
 
 
