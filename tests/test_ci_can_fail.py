@@ -47,8 +47,9 @@ def green(tmp_path_factory) -> Path:
     for notebook in (copy / "book").glob("*.ipynb"):
         if notebook.name != Path(CHAPTER).name:
             notebook.unlink()
-    for page in [copy / CHAPTER, *(copy / "book").glob("*.md")]:  # what links to a chapter left out, links to the log
-        page.write_text(re.sub(r"\]\((?!(?:transcript-or-state|notation|references)\.)[a-z/-]+\.(ipynb|md)(#[^)]*)?\)", "](log.md)", page.read_text()))
+    left_out = re.compile(r"\]\((?!(?:transcript-or-state|notation|references)\.)[a-z/-]+\.(ipynb|md)(#[^)]*)?\)")
+    for page in [copy / CHAPTER, *(copy / "book").glob("*.md")]:  # what links to a page left out, links to the log
+        page.write_text(left_out.sub("](log.md)", page.read_text()))
     (copy / "book" / "redirects.yml").write_text("book/index: book/intro\nbook/glossary: book/notation\n")
     return copy
 
