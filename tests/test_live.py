@@ -4,12 +4,10 @@ The page is the directive's HTML on a page of its own, so that these tests need 
 book is visited by test_pages.py.
 """
 
-import functools
 import gzip
-import http.server
 import json
 import re
-import threading
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,9 @@ from rxt_lite.widgets import CostMeter, GateExplorer, MemoryMap, SlotSurvival
 from rxt_lite.widgets.bundle import bundle
 from rxt_lite.widgets.export import ANSWER, PREPARED, reference, rounded
 from rxt_lite.widgets.page import ENGINE, MODULE, SHIPPED, STYLE, live_html, write_assets
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+from pdf import served  # noqa: E402  from tools/pdf.py
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">
@@ -76,14 +77,8 @@ def folder(tmp_path_factory, model, tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def address(folder) -> str:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with served(folder) as where:
+        yield where
 
 
 @pytest.fixture

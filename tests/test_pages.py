@@ -4,11 +4,9 @@ The browser is that of conftest.py.
 """
 
 import functools
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
@@ -18,6 +16,9 @@ import yaml
 from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+from pdf import served  # noqa: E402  from tools/pdf.py
+
 BUILD = ROOT / "_build" / "test"
 PATIENCE = 120_000  # ms: a busy machine is slow, not wrong
 
@@ -51,14 +52,8 @@ def site() -> Path:
 
 @pytest.fixture(scope="session")
 def address(site) -> str:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with served(site) as where:
+        yield where
 
 
 @dataclass

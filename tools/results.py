@@ -55,6 +55,7 @@ RUNS, SHIPPED = Path("_build/results"), Path("rxt_lite/checkpoints/book")
 FOLDERS = {"full": Path("book/results"), "ci": Path("_build/results-ci")}
 STEPS = {"rxt": 1500, "full_history": 1000}
 PRACTISED = ("unsure", "hard", "long")  # at the end, by the RxT: half of the questions of every third batch have no answer
+SIZE_OF = {"full": "cpu", "ci": "ci"}  # which of an experiment's SIZES
 DIALOGUES = {"full": 512, "ci": 64}
 TESTS = {  # name: world, split
     "base": ("base", "test_iid"),
@@ -109,17 +110,17 @@ def shipped() -> Iterator[tuple[int, dict[str, EventModel], list[dict]]]:
 
 # ---------------------------------------------------------------------------------------------- everything else
 def compare_part(profile: str, seeds: Iterable[int]) -> Rows:
-    for row in compare_rows(RUNS / profile / "compare", ablate.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+    for row in compare_rows(RUNS / profile / "compare", ablate.SIZES[SIZE_OF[profile]]):
         yield "compare", [row]
 
 
 def ablate_part(profile: str, seeds: Iterable[int]) -> Rows:
-    for row in ablate.ablate_rows(RUNS / profile / "ablate", ablate.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+    for row in ablate.ablate_rows(RUNS / profile / "ablate", ablate.SIZES[SIZE_OF[profile]]):
         yield "ablate", [row]
 
 
 def stages_part(profile: str, seeds: Iterable[int]) -> Rows:
-    for row in stages.stages_rows(RUNS / profile / "stages", stages.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+    for row in stages.stages_rows(RUNS / profile / "stages", stages.SIZES[SIZE_OF[profile]]):
         yield "stages", [row]
 
 
@@ -154,12 +155,12 @@ def memnet_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 
 def forgetting_part(profile: str, seeds: Iterable[int]) -> Rows:
-    for row in forgetting.forgetting_rows(RUNS / profile / "forgetting", forgetting.SIZES[{"full": "cpu", "ci": "ci"}[profile]]):
+    for row in forgetting.forgetting_rows(RUNS / profile / "forgetting", forgetting.SIZES[SIZE_OF[profile]]):
         yield "forgetting", [row]
 
 
 def dependency_part(profile: str, seeds: Iterable[int]) -> Rows:
-    size = long_dependency.SIZES[{"full": "cpu", "ci": "ci"}[profile]]
+    size = long_dependency.SIZES[SIZE_OF[profile]]
     for row in long_dependency.dependency_rows(RUNS / profile / "long-dependency", size):
         yield "long_dependency", [row]
 
