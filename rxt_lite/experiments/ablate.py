@@ -17,10 +17,9 @@ import torch
 from rxt_lite.config import BOOK, GATES, MEMORY_ATTENTIONS
 from rxt_lite.data.dialogues import World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import ARMS, recall_rows
 from rxt_lite.experiments.stages import SIZES as STAGES
-from rxt_lite.experiments.stages import Size, overall, slots_after
+from rxt_lite.experiments.stages import Size, overall, slots_after, with_interval
 from rxt_lite.models import RxT
 from rxt_lite.training.loop import fit
 from rxt_lite.training.recipes import MEMORY_AWARE, lessons
@@ -86,7 +85,6 @@ def measure(folder: Path | str, size: Size, table: str, name: str, variant: Vari
     tests = make_dialogues(world, size.dialogues, split="test_iid", seed=1000)
     asked = recall_rows(model, None, tests, tokenizer, seed=seed)
     right, n = overall(asked, "memory_on")
-    low, high = wilson(right, n)
     controls = {arm.__name__: overall(asked, arm.__name__)[0] / n for arm in ARMS[1:]}
-    return {"parameters": sum(p.numel() for p in model.parameters()), "recall": right / n, "low": low, "high": high, "n": n, **controls,
+    return {"parameters": sum(p.numel() for p in model.parameters()), **with_interval(right, n), **controls,
             **slots_after(model, tests, tokenizer), "loss": history[-1]["loss"], "steps": len(history)}

@@ -24,9 +24,8 @@ from rxt_lite.config import ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import memory_on, recall_rows
-from rxt_lite.experiments.stages import Size, overall
+from rxt_lite.experiments.stages import Size, overall, with_interval
 from rxt_lite.models import DecoderLM, RxT, WindowLM
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.loop import fit
@@ -72,10 +71,9 @@ def compare_rows(folder: Path | str, size: Size) -> Iterator[dict]:
             model = make().to("cuda" if torch.cuda.is_available() else "cpu")
             run = Path(folder) / f"seed-{seed}" / f"{name}-{context.replace(' ', '-')}.run"
             history = fit(model, stage, data, seed=seed, run=run, bf16=True)
-            right, n = overall(recall_rows(model, None, tests, tokenizer, seed=seed, arms=[memory_on]), "memory_on")
-            low, high = wilson(right, n)
+            asked = recall_rows(model, None, tests, tokenizer, seed=seed, arms=[memory_on])
             yield {"model": name, "context": context, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
-                   **surprise(model, batch.to(model.device)), "recall": right / n, "low": low, "high": high, "n": n,
+                   **surprise(model, batch.to(model.device)), **with_interval(*overall(asked, "memory_on")),
                    "tokens": tokens_read(model, batch), "steps": len(history)}
 
 

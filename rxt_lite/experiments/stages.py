@@ -104,9 +104,8 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
             arms = (memory_on, memory_reset, last_event_only)
             asked = recall_rows(model, None, tests, tokenizer, seed=seed, arms=arms)
             of_arm = {arm.__name__: overall(asked, arm.__name__) for arm in arms}
-            right, n = of_arm["memory_on"]
-            low, high = wilson(right, n)
-            yield {"plan": plan, "seed": seed, "recall": right / n, "low": low, "high": high, "n": n,
+            n = of_arm["memory_on"][1]
+            yield {"plan": plan, "seed": seed, **with_interval(*of_arm["memory_on"]),
                    "reset": of_arm["memory_reset"][0] / n, "last_event": of_arm["last_event_only"][0] / n,
                    **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
 
@@ -115,6 +114,12 @@ def overall(rows: list[dict], arm: str) -> tuple[int, int]:
     """(right answers, questions) of one arm over all distances."""
     mine = [row for row in rows if row["arm"] == arm]
     return round(sum(row["recall"] * row["n"] for row in mine)), sum(row["n"] for row in mine)
+
+
+def with_interval(right: int, n: int) -> dict[str, float]:
+    """{"recall", "low", "high", "n"}: the share and its 95 % Wilson interval."""
+    low, high = wilson(right, n)
+    return {"recall": right / n, "low": low, "high": high, "n": n}
 
 
 @torch.no_grad()
