@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
 
 SIZE = (5.0, 4.2)  # inches: the letters of a wider figure would be too small on a phone
 LETTERS = 11
@@ -158,21 +159,44 @@ def latency_by_turn(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
 
 
 def survival(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
-    """Kaplan-Meier curves as steps with their intervals: rows {"of", "age", "alive", "low", "high"} of one arm."""
+    """Kaplan-Meier curves as steps with their intervals: rows {"of", "age", "alive", "low", "high", "at_risk", "censored"} of one arm.
+
+    A short upright tick stands where something was last seen alive (censored). The numbers below are how many were still seen and
+    alive when an age came, one line a curve, with the curve's marker before it.
+    """
     if not rows:
-        raise ValueError('no rows to draw; expected {"of", "age", "alive", "low", "high"}, as fact_rows and content_rows return')
+        raise ValueError('no rows to draw; expected {"of", "age", "alive", "low", "high", "at_risk", "censored"}, '
+                         "as fact_rows and content_rows return")
+    names = list(dict.fromkeys(row["of"] for row in rows))
+    if axes is None:
+        axes = plt.subplots(figsize=(SIZE[0], SIZE[1] + 0.2 * len(names)), layout="constrained")[1]
     axes = paper(axes)
     styles = [style for style in ARMS.values() if style[2]]  # colour, marker and dash; the names are those of the rows
     last, ends = max(row["age"] for row in rows), []
-    for place, name in enumerate(dict.fromkeys(row["of"] for row in rows)):
+    axes.set(xlabel="age in events", ylabel="share still alive", ylim=(-0.03, 1.03), xlim=(0, last + 0.3))
+    ticks = [int(tick) for tick in MaxNLocator(5, integer=True).tick_values(0, last) if 0 <= tick <= last]
+    axes.set_xticks(ticks)
+    below = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": LETTERS - 1, "annotation_clip": False}
+    axes.annotate("seen and alive at this age", (0, 0), xycoords="axes fraction", xytext=(0, -46), **below | {"ha": "left"}, color=SOFT,
+                  gid="at risk")
+    for place, name in enumerate(names):
         _, colour, marker, dash = styles[place % len(styles)]
         of = sorted((row for row in rows if row["of"] == name), key=lambda row: row["age"])
         x, y = [0, *(row["age"] for row in of)], [1.0, *(row["alive"] for row in of)]
-        axes.step(x, y, where="post", color=colour, marker=marker, linestyle=dash, linewidth=1.8, markersize=5.5, label=name, zorder=3)
+        axes.step(x, y, where="post", color=colour, marker=marker, linestyle=dash, linewidth=1.8, markersize=5.5, label=name, zorder=3,
+                  markevery=max(1, len(x) // 8))
+        censored = [(row["age"], row["alive"]) for row in of if row["censored"]]
+        if censored:
+            axes.plot(*zip(*censored), "|", color=colour, markersize=11, markeredgewidth=1.1, zorder=4)
         low, high = ([1.0, *(row[end] for row in of)] for end in ("low", "high"))
         axes.fill_between(x, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+        line = -61 - 14 * place  # points below the axes
+        axes.plot(-0.1, 0, marker, color=colour, markersize=5.5, clip_on=False, gid="at risk",
+                  transform=axes.transAxes + ScaledTranslation(0, line / 72, axes.figure.dpi_scale_trans))
+        for tick in ticks:
+            seen = next((row["at_risk"] for row in of if row["age"] >= tick), 0)
+            axes.annotate(str(seen), (tick, 0), xycoords=("data", "axes fraction"), xytext=(0, line), **below, color=colour, gid="at risk")
         ends.append((x[-1], y[-1], name, colour))
-    axes.set(xlabel="age in events", ylabel="share still alive", ylim=(-0.03, 1.03), xlim=(0, last + 0.3))
     name_lines(axes, ends)
     return axes
 
@@ -219,6 +243,72 @@ def slot_history(rows: Sequence[dict], axes: Axes | None = None, *, of: str = "g
         axes.plot(*zip(*marked), "o", color="white", markeredgecolor=INK, markersize=6)
     axes.set(xlabel="event", ylabel="slot", xticks=events, yticks=slots)
     axes.figure.colorbar(picture, ax=axes, label=of)
+    return axes
+
+
+def slots_over_time(rows: Sequence[dict], axes: Sequence[Axes] | None = None, *, of: str = "write") -> list[Axes]:
+    """Slots against events, a panel for each head, from 0 (dark) to 1 (bright): rows {"event", "slot", "write" | "read"}, with "head"
+    where there are several and "kind" where events differ.
+
+    Slots stand in the order in which they were first written. A dot marks a write, of more than half of a slot, into one that was
+    not written before, a cross a write over something. Above the panels a strip says of what kind each event is.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"event", "slot", "write", "read"}, with "head" and "kind" where there are such')
+    heads, events, slots = (sorted({row.get(key, 0) for row in rows}) for key in ("head", "event", "slot"))
+    wrote = {s: sorted({row["event"] for row in rows if row["slot"] == s and row["write"] > 0.5}) for s in slots}
+    slots.sort(key=lambda s: wrote[s][:1] or [math.inf])
+    kinds = {row["event"]: row["kind"] for row in rows if "kind" in row}
+    if axes is None:
+        height = 1.5 + len(heads) * (0.35 + 0.24 * len(slots))
+        axes = plt.subplots(len(heads), figsize=(SIZE[0] + 0.6, height), layout="constrained", squeeze=False, sharex=True)[1][:, 0]
+    for head, panel in zip(heads, axes):
+        paper(panel)
+        value = {(row["slot"], row["event"]): row[of] for row in rows if row.get("head", 0) == head}
+        picture = panel.imshow([[value[s, n] for n in events] for s in slots], cmap="cividis", vmin=0, vmax=1, aspect="auto",
+                               interpolation="nearest", extent=(events[0] - 0.5, events[-1] + 0.5, len(slots) - 0.5, -0.5))
+        mine = {(row["slot"], row["event"]) for row in rows if row.get("head", 0) == head and row["write"] > 0.5}
+        for marker, size, over in (("o", 6, False), ("X", 7.5, True)):
+            marked = [(n, y) for y, s in enumerate(slots) for n in events if (s, n) in mine and (n > wrote[s][0]) == over]
+            if marked:
+                panel.plot(*zip(*marked), marker, color="white", markeredgecolor=INK, markersize=size,
+                           label="written over" if over else "first write")
+        panel.set(ylabel="slot" if len(heads) == 1 else f"head {head}, slot", yticks=range(len(slots)))
+        panel.set_yticklabels(slots)
+    for marker, kind in zip(".vsD", sorted(set(kinds.values()), key=lambda kind: -list(kinds.values()).count(kind))):
+        x = [n for n in events if kinds.get(n) == kind]
+        axes[0].plot(x, [1.045] * len(x), marker, color=INK, markersize=5 if marker != "." else 3, clip_on=False, label=kind,
+                     transform=axes[0].get_xaxis_transform())
+    if kinds:
+        strip = [line for line in axes[0].lines if line.get_label() in kinds.values()]
+        axes[0].figure.legend(handles=strip, loc="outside upper left", ncols=4, frameon=False, fontsize=LETTERS - 1)
+    axes[-1].set_xlabel("event")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    label = {"write": "part of the slot that is written", "read": "share of the reading"}[of]
+    axes[0].figure.colorbar(picture, ax=list(axes), label=label)
+    return list(axes)
+
+
+def gate_histogram(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
+    """How often a gate lies where, logarithmic, an outline for each kind of event: rows {"of", "low", "high", "share", "n"}.
+
+    Beside the name stands the share of gates that have not decided: that lie between the dotted lines at 0.1 and 0.9.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"of", "low", "high", "share", "n"}, as gate_rows returns')
+    axes = paper(axes)
+    styles, least = [style for style in ARMS.values() if style[2]], min(1 / row["n"] for row in rows if row["n"])
+    for place, name in enumerate(dict.fromkeys(row["of"] for row in rows)):
+        _, colour, _, dash = styles[place % len(styles)]
+        of = sorted((row for row in rows if row["of"] == name), key=lambda row: row["low"])
+        between = sum(row["share"] for row in of if row["low"] > 0.1 - 1e-9 and row["high"] < 0.9 + 1e-9)
+        axes.stairs([row["share"] for row in of], [of[0]["low"], *(row["high"] for row in of)], baseline=least / 2, color=colour,
+                    linestyle=dash, linewidth=1.8, fill=False, hatch=("//", "..", "\\\\")[place % 3],
+                    label=f"{name}, {of[0]['n']} gates, {between:.1%} undecided")
+    for edge in (0.1, 0.9):
+        axes.axvline(edge, color=SOFT, linestyle=":", linewidth=1.2)
+    axes.set(xlabel="gate", ylabel="share of the gates (log)", yscale="log", xlim=(-0.02, 1.02), ylim=(least / 2, 1.5))
+    axes.figure.legend(loc="outside upper left", fontsize=LETTERS - 1, frameon=False)
     return axes
 
 

@@ -15,6 +15,7 @@ from rxt_lite.figures import (  # noqa: E402
     arm_style,
     attention_map,
     cost_totals,
+    gate_histogram,
     in_words,
     latency_by_turn,
     loss_curve,
@@ -22,6 +23,7 @@ from rxt_lite.figures import (  # noqa: E402
     recall_by_distance,
     shares,
     slot_history,
+    slots_over_time,
     spread,
     survival,
 )
@@ -49,7 +51,7 @@ def lines_by_name(axes):
 def boxes(axes):
     """Label -> its box in pixels, after drawing."""
     axes.figure.canvas.draw()
-    return {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # of the words, without their line
+    return {text.get_text(): Text.get_window_extent(text) for text in axes.texts if not text.get_gid()}  # of the words, without their line
 
 
 def luminance(colour):
@@ -213,7 +215,8 @@ def test_latencies_have_a_bar_from_quartile_to_quartile():
 
 
 # ------------------------------------------------------------------------------------------------ slots
-LIVES = [{"of": of, "arm": "memory_on", "age": age, "alive": alive, "low": alive - 0.1, "high": alive}
+LIVES = [{"of": of, "arm": "memory_on", "age": age, "alive": alive, "low": alive - 0.1, "high": alive,
+          "at_risk": 9 - 4 * (age - 1), "censored": 4}
          for of, curve in (("fact held", (1.0, 0.9)), ("fact answered", (1.0, 0.5))) for age, alive in enumerate(curve, start=1)]
 WEIGHTS = [0.1, 0.7, 0.2], [0.5, 0.2, 0.3]  # of two slots over three tokens
 TRACE = [{"event": event, "slot": slot, "gate": gate, "cosine": 1 - gate, "written": gate > 0.5, "tokens": ["[A]", "red", "."],
@@ -227,8 +230,26 @@ def test_survival_goes_down_in_steps_from_all_alive():
     axes = survival(LIVES)
     line = lines_by_name(axes)["fact answered"]
     assert list(line.get_xdata()) == [0, 1, 2] and list(line.get_ydata()) == [1.0, 1.0, 0.5] and line.get_drawstyle() == "steps-post"
-    assert len({line.get_marker() for line in axes.lines}) == len(axes.lines) == len(axes.collections)
+    curves = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert len({line.get_marker() for line in curves}) == len(curves) == len(axes.collections) == 2
     assert_names_stand_apart_inside(axes, ["fact held", "fact answered"])
+
+
+def test_survival_marks_what_was_last_seen_alive_and_counts_who_is_at_risk():
+    rows = [{"of": "fact", "age": age, "alive": alive, "low": alive, "high": alive, "at_risk": n, "censored": censored}
+            for age, alive, n, censored in ((1, 0.8, 5, 0), (2, 0.6, 4, 1), (4, 0.3, 2, 1))]
+    axes = survival([*rows, {**rows[0], "of": "noise"}])
+    ticks = [line for line in axes.lines if line.get_marker() == "|"]
+    assert [list(zip(*line.get_data())) for line in ticks] == [[(2, 0.6), (4, 0.3)]], "ticks only where something was censored"
+    table = [text for text in axes.texts if text.get_gid() == "at risk"][1:]
+    shown = {(text.get_color(), text.xy[0]): text.get_text() for text in table}
+    fact, noise = dict.fromkeys(text.get_color() for text in table)
+    assert [shown[fact, age] for age in (0, 1, 2, 3, 4)] == ["5", "5", "4", "2", "2"], "the next age with rows, as nothing happened before"
+    assert [shown[noise, age] for age in (0, 1, 2)] == ["5", "5", "0"], "nobody is left"
+    axes.figure.canvas.draw()
+    drawn = [text.get_window_extent() for text in table]
+    assert all(axes.figure.bbox.contains(box.x0, box.y0) for box in drawn)
+    assert [a for a, b in itertools.combinations(drawn, 2) if a.overlaps(b)] == []
 
 
 @pytest.mark.parametrize("of, rings", [("write", [(1, 0), (0, 1)]), ("read", [(0, 1), (1, 0), (2, 1)])])
@@ -247,6 +268,43 @@ def test_the_history_of_slots_marks_what_was_written():
     assert not slot_history([{**row, "written": False} for row in TRACE]).lines
 
 
+WRITES = {(0, 2): 0.9, (1, 0): 0.4, (2, 0): 1.0, (3, 2): 0.8}  # (event, slot): slot 2 is written first, then 0, 1 never
+OVER_TIME = [{"event": n, "slot": s, "head": h, "kind": "fact" if n == 2 else "noise", "write": WRITES.get((n, s), 0.0) * (h == 0 or n < 3),
+              "read": 0.25 + 0.25 * (s == 1)} for h in (0, 1) for n in range(4) for s in range(3)]
+
+
+def test_slots_over_time_have_a_panel_for_each_head_and_stand_in_the_order_of_their_first_write():
+    top, bottom = slots_over_time(OVER_TIME)
+    assert [label.get_text() for label in top.get_yticklabels()] == ["2", "0", "1"]
+    assert top.images[0].get_array().tolist() == [[0.9, 0, 0, 0.8], [0, 0.4, 1.0, 0], [0, 0, 0, 0]]
+    assert top.images[0].get_clim() == bottom.images[0].get_clim() == (0, 1), "panels can be compared"
+    marks = lines_by_name(top)
+    assert list(zip(*marks["first write"].get_data())) == [(0, 0), (2, 1)], "0.4 of a slot is no write"
+    assert list(zip(*marks["written over"].get_data())) == [(3, 0)] and "written over" not in lines_by_name(bottom)
+    assert list(marks["fact"].get_xdata()) == [2] and list(marks["noise"].get_xdata()) == [0, 1, 3]
+    assert len({line.get_marker() for line in marks.values()}) == len(marks) == 4
+
+
+def test_slots_over_time_show_reading_and_need_neither_heads_nor_kinds():
+    rows = [{key: row[key] for key in ("event", "slot", "write", "read")} for row in OVER_TIME if row["head"] == 0]
+    (only,) = slots_over_time(rows, of="read")
+    assert only.images[0].get_array().tolist() == [[0.25] * 4, [0.25] * 4, [0.5] * 4] and only.get_xlabel() == "event"
+    axes = plt.subplots()[1]
+    assert slots_over_time(rows, [axes]) == [axes] and set(lines_by_name(axes)) == {"first write", "written over"}
+
+
+def test_a_histogram_of_gates_says_how_many_have_not_decided():
+    shares = {"fact": {19: 0.9, 17: 0.06, 2: 0.04}, "noise": {0: 1.0}}
+    rows = [{"of": of, "low": n / 20, "high": (n + 1) / 20, "share": share.get(n, 0.0), "n": 50} for of, share in shares.items()
+            for n in range(20)]
+    axes = gate_histogram(rows)
+    fact, noise = axes.patches
+    assert fact.get_label() == "fact, 50 gates, 10.0% undecided" and noise.get_label() == "noise, 50 gates, 0.0% undecided"
+    assert fact.get_data().values[[2, 17, 19]].tolist() == [0.04, 0.06, 0.9] and list(fact.get_data().edges[:2]) == [0.0, 0.05]
+    assert axes.get_yscale() == "log" and axes.get_ylim()[0] < 1 / 50, "one gate of fifty can be seen"
+    assert fact.get_hatch() != noise.get_hatch()
+
+
 def test_probes_stand_beside_their_controls_and_chance():
     axes = probe_accuracy(PROBES)
     lines = lines_by_name(axes)
@@ -256,7 +314,7 @@ def test_probes_stand_beside_their_controls_and_chance():
 
 
 @pytest.mark.parametrize("draw", [recall_by_distance, loss_curve, shares, cost_totals, latency_by_turn, survival, attention_map,
-                                  slot_history, probe_accuracy])
+                                  slot_history, probe_accuracy, slots_over_time, gate_histogram])
 def test_no_rows_is_one_clear_error(draw):
     with pytest.raises(ValueError, match="no rows to draw; expected"):
         draw([])
