@@ -17,7 +17,7 @@ PATIENCE = 120_000  # ms: a busy machine is slow, not wrong
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while Playwright lives, its event loop runs in this thread, and asyncio.run refuses to start
 def launch():
     """A function that starts Chromium, with the arguments it is given; all are closed at the end."""
     found = os.environ.get("RXT_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -40,7 +40,7 @@ def launch():
             browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(launch):
     return launch()
 

@@ -685,14 +685,19 @@ def likely(model, query, tokens, memory):
 # --- what it weighs --------------------------------------------------------------------------
 
 
-def bytes_alive():
-    """Bytes of all tensors that Python holds, each storage once."""
+def tensors_alive():
+    """All tensors that Python holds."""
     gc.collect()
-    tensors = [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return [x for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+
+
+def bytes_alive():
+    """Their bytes, each storage once."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_alive()}.values())
 
 
 def test_a_conversation_weighs_its_memory_and_during_an_answer_the_cache_of_one_event():
+    of_others = tensors_alive()  # held until the end, so that what earlier tests left behind cannot go meanwhile
     c = replace(CONFIG, n_slots=24)
     stm = 4 * c.n_layers * c.n_slots * c.d_model
     with Host(build(n_slots=24), TOKENIZER, max_new_tokens=12) as host:
@@ -714,3 +719,4 @@ def test_a_conversation_weighs_its_memory_and_during_an_answer_the_cache_of_one_
         conversation.settle()
         del answer
         assert bytes_alive() - empty == stm
+    del of_others

@@ -63,7 +63,7 @@ ATTRIBUTES = {
         tell=("{v} has the {e}.", "I gave the {e} to {v}.", "{v} took the {e}."),
         change=("Now {v} has the {e}.", "{v} has the {e} now.", "Then {v} took the {e}."),
         ask=("Who has the {e}?", "Which child has the {e}?", "Do you know who has the {e}?"),
-        ask_otherwise="Do you know which child has the {e}?",
+        ask_otherwise="What child has the {e}?",
         answer="{v} has the {e}."),
     "food": Attribute(
         entities=PEOPLE, values=FOODS,
@@ -77,7 +77,7 @@ ATTRIBUTES = {
         tell=("{e} has a {v}.", "{e} keeps a {v}.", "{e}'s pet is a {v}."),
         change=("Now {e} has a {v}.", "{e} has a {v} now.", "These days {e} has a {v}."),
         ask=("What pet does {e} have?", "Which animal does {e} keep?", "Do you know what pet {e} has?"),
-        ask_otherwise="Do you know which pet {e} has?",
+        ask_otherwise="Do you know what animal {e} has?",
         answer="{e} has a {v}."),
     "pet name": Attribute(
         entities=PEOPLE, values=PET_NAMES,

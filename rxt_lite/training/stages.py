@@ -47,7 +47,7 @@ MEMORY_ATTENTION_PUBLISHED = Stage(name="memory attention, published", loss=imit
 # Memory-aware training: L = - mean log p(answer of event t | its query, STM_{t-1}).
 # Published: the gradient of an answer reaches one update, [A] counts as a target, and what learns grows in three steps.
 MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1500)
-PRACTICE = replace(MEMORY_AWARE, name="practice", lessons=False, steps=240, lr=1e-3, warmup=20)  # the last lesson once more, other worlds
+PRACTICE = replace(MEMORY_AWARE, name="practice", lessons=False, steps=1000, lr=2e-3, warmup=50)  # the last lesson once more, other worlds
 MEMORY_AWARE_PUBLISHED = replace(MEMORY_AWARE, name="memory-aware training, published", steps=1500,
                                  options={"depth": 1, "targets": "answer_and_frame"})
 MEMORY_AWARE_DECODER = replace(MEMORY_AWARE_PUBLISHED, name="memory-aware training, published: decoder", steps=400,

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+)\.mjs";\n', re.MULTILINE)
 EXPORT_FROM = re.compile(r'^export (\{[^}]*\}) from "\./([\w-]+)\.mjs";$', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:class|const|function) )", re.MULTILINE)
-COMMENT_OR_INDENT = re.compile(r"^ *//[^\n]*\n|^ */\*\*.*?\*/\n|^ +", re.MULTILINE | re.DOTALL)
+UNREAD = re.compile(r"^ *//[^\n]*\n|^ */\*\*.*?\*/\n|^ +|^\n| // [^`\n]*$", re.MULTILINE | re.DOTALL)  # comments, indents, empty lines
 
 
 def source(name: str) -> str:
@@ -37,7 +37,7 @@ def bundle(main: str) -> str:
     """One ES module that exports what js/`main`.mjs exports. Comments stay with the source."""
     parts = []
     for name in in_order(main):
-        text = COMMENT_OR_INDENT.sub("", IMPORT.sub("", source(name)))
+        text = UNREAD.sub("", IMPORT.sub("", source(name)))
         parts.append(EXPORT_FROM.sub(r"export \1;", text if name == main else EXPORT.sub("", text)))
     head = "// Written from rxt_lite/widgets/js by rxt_lite/widgets/bundle.py: read it there, with its comments.\n"
     return head + "".join(parts)
