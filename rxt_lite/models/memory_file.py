@@ -24,10 +24,10 @@ FORMAT = 1
 
 
 def identity(model: EventModel) -> dict:
-    """Which model this is: its kind, its config, and a hash of its weights, which are all read for it."""
+    """Which model this is: its kind, its config, and a hash of its weights, all of them read as float32."""
     digest = hashlib.sha256()
     for name, w in model.state_dict().items():
-        digest.update(name.encode() + w.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + w.detach().float().cpu().flatten().view(torch.uint8).numpy().tobytes())
     config = json.loads(json.dumps(asdict(model.config)))  # as it will be read back: pairs are lists
     return {"model": type(model).__name__, **config, "weights": digest.hexdigest()[:16]}
 

@@ -85,9 +85,14 @@ def check_profile(model: EventModel) -> None:
 
 
 def rounded(model: RxT) -> RxT:
-    """A copy of `model` with the weights that float16 can hold, computing in float32."""
-    twin = RxT(model.config)
-    twin.load_state_dict({name: w.half().float() for name, w in model.state_dict().items()})
+    """A copy of `model` with the weights that float16 can hold, computing in double precision, as the engine of the page does."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # the angles of the positions as well
+    try:
+        twin = RxT(model.config)
+    finally:
+        torch.set_default_dtype(usual)
+    twin.load_state_dict({name: w.half().double() for name, w in model.state_dict().items()})
     return twin.eval()
 
 
@@ -151,7 +156,7 @@ def write_reference(model: RxT, tokenizer: Tokenizer, out: Path) -> list[Path]:
     each = zip(said.queries, said.answers, said.trace.tokens, margins(model, said.trace, said.answers))
     turns = [{"query": query, "answer": decode(tokenizer, answer), "ids": answer, "event": event.tolist(), "margin": margin}
              for query, answer, event, margin in each]
-    save_file({"memory": said.trace.slots.contiguous(), "gate": said.trace.gate.contiguous()}, out / "reference.safetensors")
+    save_file({"memory": said.trace.slots.float(), "gate": said.trace.gate.float()}, out / "reference.safetensors")
     return [write_json(turns, out / "reference.json"), out / "reference.safetensors"]
 
 

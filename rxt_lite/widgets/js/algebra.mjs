@@ -1,4 +1,4 @@
-// The few operations a transformer is made of. A matrix (T, D) is a Float32Array, row by row.
+// The few operations a transformer is made of. A matrix (T, D) is a Float64Array, row by row.
 
 /** A linear map y = x W^T + b with W (out, in): the one operation that takes time, so it can be replaced (kernel.mjs). */
 export class PlainAlgebra {
@@ -11,7 +11,7 @@ export class PlainAlgebra {
 
   /** x (T, in) -> (T, out) */
   linear(map, x, T) {
-    const { weight: W, bias, inputs, outputs } = map, y = new Float32Array(T * outputs), whole = inputs & ~3;
+    const { weight: W, bias, inputs, outputs } = map, y = new Float64Array(T * outputs), whole = inputs & ~3;
     for (let t = 0; t < T; t++) {
       for (let o = 0; o < outputs; o++) {
         let a = bias ? bias[o] : 0, b = 0, c = 0, d = 0; // four sums: a processor works on all of them at once
@@ -34,7 +34,7 @@ const EPS = 2 ** -23;
 
 /** RMSNorm: x (T, D) / sqrt(mean(x^2) + eps) * weight (D) */
 export function rmsNorm(x, weight) {
-  const D = weight.length, y = new Float32Array(x.length);
+  const D = weight.length, y = new Float64Array(x.length);
   for (let at = 0; at < x.length; at += D) {
     let square = 0;
     for (let d = 0; d < D; d++) square += x[at + d] * x[at + d];
@@ -46,7 +46,7 @@ export function rmsNorm(x, weight) {
 
 /** x + y, the same shape */
 export function add(x, y) {
-  const sum = new Float32Array(x.length);
+  const sum = new Float64Array(x.length);
   for (let i = 0; i < x.length; i++) sum[i] = x[i] + y[i];
   return sum;
 }
@@ -55,7 +55,7 @@ export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 /** SwiGLU's inner half: (T, 2F) = (l | g) -> l * SiLU(g), (T, F) */
 export function gatedUnit(hidden, T) {
-  const F = hidden.length / T / 2, y = new Float32Array(T * F);
+  const F = hidden.length / T / 2, y = new Float64Array(T * F);
   for (let t = 0; t < T; t++) {
     for (let f = 0; f < F; f++) {
       const gate = hidden[t * 2 * F + F + f];
@@ -71,7 +71,7 @@ const turns = new Map();
 function turn(position, K) {
   const key = position * 4096 + K;
   if (!turns.has(key)) {
-    const angles = Array.from({ length: K / 2 }, (_, i) => Math.fround(position * Math.fround(10000 ** Math.fround((-2 * i) / K))));
+    const angles = Array.from({ length: K / 2 }, (_, i) => position * 10000 ** ((-2 * i) / K));
     turns.set(key, Float64Array.from(angles.flatMap((angle) => [Math.cos(angle), Math.sin(angle)])));
   }
   return turns.get(key);
@@ -110,7 +110,7 @@ export function softmax(scores) {
  * Returns { out (T, H K), weights (T, M) }, H the larger count, the weights a mean over heads.
  */
 export function attend(q, keys, values, { T, M, K, queryHeads: Hq, kvHeads: Hkv, sees = () => M }) {
-  const H = Math.max(Hq, Hkv), out = new Float32Array(T * H * K), weights = new Float32Array(T * M);
+  const H = Math.max(Hq, Hkv), out = new Float64Array(T * H * K), weights = new Float64Array(T * M);
   for (let t = 0; t < T; t++) {
     const seen = sees(t);
     for (let h = 0; h < H; h++) {

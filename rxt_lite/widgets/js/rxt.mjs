@@ -4,21 +4,22 @@
 //   remember   memory' = memoryAttention(memory, encoder(query + answer))
 //
 // T tokens, D width, L layers, S slots, H heads of width K = D / H, F inner width, V vocabulary. The memory is a
-// Float32Array (L, S, D): a value, in as an argument, out as a result. The mathematics and the names of the weights are
-// those of rxt_lite/models/rxt.py; arXiv 2510.03561.
+// Float64Array (L, S, D): a value, in as an argument, out as a result. Weights have single precision, all that is computed
+// with them double: in single, a memory of large numbers drifts by more than 1e-5 in a dozen events, in PyTorch too. The
+// mathematics and the names of the weights are those of rxt_lite/models/rxt.py; arXiv 2510.03561.
 
 import { PlainAlgebra, add, attend, gatedUnit, rmsNorm, rotate, sigmoid } from "./algebra.mjs";
 
 /** Rows of numbers that grow: the keys, or the values, of the tokens read so far. */
 class Rows {
   constructor(width, capacity = 64) {
-    [this.width, this.count, this.store] = [width, 0, new Float32Array(width * capacity)];
+    [this.width, this.count, this.store] = [width, 0, new Float64Array(width * capacity)];
   }
 
   push(rows) {
     const used = this.count * this.width;
     if (used + rows.length > this.store.length) {
-      const larger = new Float32Array(2 * (used + rows.length));
+      const larger = new Float64Array(2 * (used + rows.length));
       larger.set(this.store.subarray(0, used));
       this.store = larger;
     }
@@ -44,7 +45,7 @@ export class RxT {
     this.writers = Array.from({ length: L }, (_, l) => this.writer(l));
     this.normHead = config.head_norm ? this.tensor("norm_head.weight") : null;
     this.head = this.map("head");
-    this.start = this.tensor("initial_slots"); // (L S D)
+    this.start = Float64Array.from(this.tensor("initial_slots")); // (L S D)
   }
 
   // ---------------------------------------------------------------------------------------------- answer
@@ -115,7 +116,7 @@ export class RxT {
    */
   *remembering(ids, memory, hold = null) {
     const T = ids.length, { n_slots: S, n_layers: L } = this.config;
-    const after = new Float32Array(memory.length), gate = new Float32Array(L * S), write = [];
+    const after = new Float64Array(memory.length), gate = new Float64Array(L * S), write = [];
     let x = this.embed(ids);
     for (let l = 0; l < L; l++) {
       x = this.encode(this.encoder[l], x, T); // the event as layer l sees it; the encoder never sees the memory
@@ -170,7 +171,7 @@ export class RxT {
   // ---------------------------------------------------------------------------------------------- weights by name
 
   embed(ids) {
-    const x = new Float32Array(ids.length * this.D);
+    const x = new Float64Array(ids.length * this.D);
     ids.forEach((id, t) => x.set(this.embedding.subarray(id * this.D, (id + 1) * this.D), t * this.D));
     return x;
   }
