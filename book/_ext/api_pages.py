@@ -12,7 +12,6 @@ import re
 import textwrap
 
 IN_COLUMNS = re.compile(r"\S {2,}\S|^>>> ")
-NOT_YET = {"MemNetConfig"}  # part V of the book is not written
 
 
 # ------------------------------------------------------------------------------------------------- a docstring as RST
@@ -95,8 +94,6 @@ def process_signature(app, what, name, thing, options, signature, returns):
 
 def skip_member(app, what, name, thing, skip, options):
     """Functions and classes that are written here; of a class, what says something about itself."""
-    if name in NOT_YET:
-        return True
     if what == "module":
         return skip or not (inspect.isclass(thing) or inspect.isroutine(thing))
     says = getattr(thing, "__doc__", None) or ""  # its own: inspect.getdoc would take that of nn.Module
