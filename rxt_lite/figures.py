@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from matplotlib.transforms import ScaledTranslation
@@ -405,3 +406,26 @@ def in_words(rows: Sequence[dict]) -> str:
         widest = max((row["high"] - row["low"]) / 2 for row in of)
         sentences.append(sentence + (f"; intervals at most ±{math.ceil(round(100 * widest, 6)) / 100:.2f}" if widest else ""))
     return "\n".join(sentences)
+
+
+def task_matrix(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
+    """Accuracy on every task (across) after learning each (down), with its number: rows {"after", "task", "accuracy"}, one for each pair.
+
+    A frame marks the task that has just been learned: left of it stands what is remembered, right of it what was never seen.
+    """
+    if not rows:
+        raise ValueError('no rows to draw; expected {"after", "task", "accuracy"}, as continual_rows returns for one arm and seed')
+    value = {(row["after"], row["task"]): row["accuracy"] for row in rows}
+    learned, tasks = (sorted({pair[place] for pair in value}) for place in (0, 1))
+    axes = paper(axes)
+    axes.imshow([[value[after, task] for task in tasks] for after in learned], cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    for y, after in enumerate(learned):
+        for x, task in enumerate(tasks):
+            share = value[after, task]
+            axes.annotate(f"{share:.2f}", (x, y), ha="center", va="center", fontsize=LETTERS - 1, color="black" if share > 0.475 else "white")
+        if after in tasks:
+            axes.add_patch(Rectangle((tasks.index(after) - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#a14a00", linewidth=2.2))
+    axes.set(xlabel="tested on task", ylabel="after learning task", xticks=range(len(tasks)), yticks=range(len(learned)))
+    axes.set_xticklabels([task + 1 for task in tasks])
+    axes.set_yticklabels([after + 1 for after in learned])
+    return axes

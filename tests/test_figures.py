@@ -26,6 +26,7 @@ from rxt_lite.figures import (  # noqa: E402
     slots_over_time,
     spread,
     survival,
+    task_matrix,
 )
 
 
@@ -313,8 +314,21 @@ def test_probes_stand_beside_their_controls_and_chance():
     assert len({line.get_marker() for line in axes.lines}) == 4
 
 
+def test_a_task_matrix_has_its_numbers_and_frames_what_was_just_learned():
+    R = [[0.9, 0.1, 0.0], [0.47, 1.0, 0.48]]  # two of three tasks have been learned
+    axes = task_matrix([{"after": i, "task": j, "accuracy": share} for i, row in enumerate(R) for j, share in enumerate(row)])
+    assert axes.images[0].get_array().tolist() == R and axes.images[0].get_clim() == (0, 1)
+    assert [(*text.xy, text.get_text()) for text in axes.texts[:4]] == [(0, 0, "0.90"), (1, 0, "0.10"), (2, 0, "0.00"), (0, 1, "0.47")]
+    assert [tuple(round(part) for part in frame.get_xy()) for frame in axes.patches] == [(0, 0), (1, 1)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2"]
+    for text in axes.texts:  # can be read on its ground
+        ground = axes.images[0].cmap(float(text.get_text()))[:3]
+        dark, light = sorted((luminance(text.get_color()), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) > 4.5, text.get_text()
+
+
 @pytest.mark.parametrize("draw", [recall_by_distance, loss_curve, shares, cost_totals, latency_by_turn, survival, attention_map,
-                                  slot_history, probe_accuracy, slots_over_time, gate_histogram])
+                                  slot_history, probe_accuracy, slots_over_time, gate_histogram, task_matrix])
 def test_no_rows_is_one_clear_error(draw):
     with pytest.raises(ValueError, match="no rows to draw; expected"):
         draw([])
