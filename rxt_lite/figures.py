@@ -422,7 +422,8 @@ def task_matrix(rows: Sequence[dict], axes: Axes | None = None) -> Axes:
     for y, after in enumerate(learned):
         for x, task in enumerate(tasks):
             share = value[after, task]
-            axes.annotate(f"{share:.2f}", (x, y), ha="center", va="center", fontsize=LETTERS - 1, color="black" if share > 0.475 else "white")
+            ink = "black" if share > 0.475 else "white"
+            axes.annotate(f"{share:.2f}", (x, y), ha="center", va="center", fontsize=LETTERS - 1, color=ink)
         if after in tasks:
             axes.add_patch(Rectangle((tasks.index(after) - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#a14a00", linewidth=2.2))
     axes.set(xlabel="tested on task", ylabel="after learning task", xticks=range(len(tasks)), yticks=range(len(learned)))

@@ -54,7 +54,7 @@ FRONT = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</
 <p>A book on the Reactive Transformer, with a small PyTorch library, that you read by running it.</p>
 <p>{author}</p>
 <small>An independent implementation, written from the published mathematics. Not affiliated with Reactive AI. The authors’ own
-framework is under a non-commercial licence, and the architecture is patent-pending (P.453260). Text: CC BY 4.0. Code: Apache-2.0.
+framework is under a non-commercial licence, and the architecture is patent-pending (P.453260). Text: CC BY 4.0. Code: MIT.
 The notebooks, and this book as pages that can be touched: {repository}</small>
 <h2>Contents</h2>{lines}</html>"""
 NUMBERS = """<!doctype html><html lang="en"><meta charset="utf-8"><title>page numbers</title><style>
