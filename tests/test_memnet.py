@@ -244,6 +244,17 @@ def test_slots_that_are_renormalised_never_fade_and_that_is_the_fault():
     torch.testing.assert_close(lengths[-1], lengths[0])
 
 
+def test_a_slot_that_is_empty_and_renormalised_has_a_gradient_of_ordinary_size():
+    """A few empty slots, a few steps, each of which once multiplied the gradient by 1e12: the weights became not a number."""
+    bank = MultiHeadMemoryBank(replace(CONFIG, renormalise=True))
+    values = torch.zeros(B, N, D, requires_grad=True)
+    slots = bank.first_slots(B)._replace(values=values)
+    for _ in range(20):
+        slots, _ = bank.write(slots, wish(gate=0.5, heads=H)._replace(gate=torch.full((B, H), 1e-3)))
+    slots.values.pow(2).sum().backward()
+    assert values.grad.isfinite().all() and values.grad.abs().max() < 1e6
+
+
 @torch.no_grad()
 def test_random_overwrite_survives_as_the_closed_form_says():
     """S(l) = (1 - 1/N)^l: 2,000 banks, each holding one value at the start."""

@@ -207,7 +207,8 @@ class MultiHeadMemoryBank(nn.Module):
         values = values * erased + amount.mT @ wish.value.to(amount.dtype)
         strength = strength * kept + (1 - kept)
         if c.renormalise:  # as the public code does: length 1 after every step, and the decay a constant factor
-            values = F.normalize(values, dim=-1) * (1.0 if c.decay is None else fade.unsqueeze(-1))
+            length = values.norm(dim=-1, keepdim=True)  # an empty slot stays empty: dividing it would blow up the gradient
+            values = torch.where(length > 1e-6, values / length.clamp(min=1e-6), values) * (1.0 if c.decay is None else fade.unsqueeze(-1))
         keys = values
         if c.separate_keys:
             keys = slots.keys * kept.unsqueeze(-1) + amount.mT @ wish.key.to(amount.dtype)
