@@ -26,8 +26,8 @@ circulation divides by T. Forward transfer means nothing where the answers chang
     memnet, off  `memnet`, answering from its network alone
 
 MemNet's bank holds images as keys and labels as values. A network that goes on learning would make keys stale, so here the keys
-are the images themselves, centred. Where the key most like an image is like it, with a cosine above 0.5, the bank answers; else
-the network does. That gate and that choice are rules, not learned: what is shown is what a bank that persists is worth, and that
+are the images themselves, each less its own mean: their cosine is a correlation. Where the key most like an image is like it, with
+a cosine above 0.5, the bank answers; else the network does. That gate and that choice are rules, not learned: what is shown is what a bank that persists is worth, and that
 it is worth as much as its policy for forgetting. (Log: writing what the bank gets wrong fills it with the last two tasks.)
 """
 
@@ -58,15 +58,14 @@ class Split:
 
 # ------------------------------------------------------------------------------------------------ streams
 def digits(seed: int) -> Split:
-    """All images, points from 0 to 1, centred; a fifth of them held out."""
+    """All images, points from 0 to 1; a fifth of them held out."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     held, rest = order[: len(x) // 5], order[len(x) // 5 :]
-    mean = x[rest].mean(0)
-    return Split((x[rest] - mean, y[rest]), (x[held] - mean, y[held]))
+    return Split((x[rest], y[rest]), (x[held], y[held]))
 
 
 def permuted(seed: int, tasks: int = 5) -> list[Split]:
@@ -250,10 +249,15 @@ class WithBank(Learner):
         empty = self.bank.first_slots(1)
         self.slots = empty._replace(keys=torch.zeros_like(empty.keys))  # an empty slot is like no image
 
+    @staticmethod
+    def key_of(x: Tensor) -> Tensor:
+        """Images (M, 64) less the mean of each: a cosine of two such is a correlation, and grey paper is like nothing."""
+        return x - x.mean(-1, keepdim=True)
+
     @torch.no_grad()
     def recall(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the bank says of images (M, 64): shares of labels (M, 10), and the cosine of the key most like each (M)."""
-        cosines = self.bank.cosines(x.unsqueeze(0), self.slots)[0]  # (M, N)
+        cosines = self.bank.cosines(self.key_of(x).unsqueeze(0), self.slots)[0]  # (M, N)
         weights = sparse_softmax(self.sharpness * cosines, self.bank.config.top_k)
         return weights @ self.slots.values[0, :, :LABELS], cosines.amax(-1)
 
@@ -279,7 +283,7 @@ class WithBank(Learner):
             place = int(torch.randint(self.seen, (), generator=self.generator)) if self.keep == "reservoir" else place % N
         if place < N:  # else the gate stays closed
             value = F.one_hot(y, PIXELS).float().view(1, 1, -1)
-            wish = Wish(x.view(1, 1, -1), value, torch.ones(1, 1), torch.ones(1, 1, PIXELS))
+            wish = Wish(self.key_of(x).view(1, 1, -1), value, torch.ones(1, 1), torch.ones(1, 1, PIXELS))
             self.slots = self.bank.put(self.slots, wish, F.one_hot(torch.tensor([[place]]), N).float())
 
 
