@@ -1,4 +1,4 @@
-"""The checks beside the exercises of "A bank of slots": each known mistake gets its own sentence."""
+"""The checks beside the exercises of "A bank of slots" and "Addressing, age and allocation": each known mistake gets its own sentence."""
 
 import math
 
@@ -6,6 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_chapters import cells, published, run, verdict
+from torch import nn
+
+from rxt_lite.config import MemNetConfig
+from rxt_lite.layers.memory_bank import MultiHeadMemoryBank, Wish, sparse_softmax
 
 
 # ------------------------------------------------------------------------------------------------------ A bank of slots
@@ -153,3 +157,156 @@ def test_published_solutions_of_the_bank_pass(bank, capsys):
     for function, check in checks.items():
         solved = run([published("memory-bank", function)], math=math, torch=torch, F=F)
         assert verdict(capsys, bank[check], solved[function]) == "right\n"
+
+
+# -------------------------------------------------------------------------------------- Addressing, age and allocation
+@pytest.fixture(scope="module")
+def addressing():
+    return run([cells("addressing")["checks"]], math=math, torch=torch, F=F, nn=nn, sparse_softmax=sparse_softmax)
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (None, "no answer yet"),
+        ((0.0, 3.0, 3.5), "right"),
+        ((0.0, 2.0, 3.0), "older too"),
+        ((0.0, 3.0, 1.0), "half of the age, not 0"),
+        ((0.0, 3.0, 3.0), "first one step older"),
+        ((0.0, 3.0, 6.0), "has been forgotten"),
+        ((0.0, 7.0, 6.0), "the youngest slot"),
+        ((4.0, 2.0, 2.5), "before the last event"),
+        ((4.0, 3.0, 0.0), "has become younger"),
+        ((9.0, 9.0, 9.0), "not right"),
+    ],
+)
+def test_check_of_the_ages(addressing, capsys, answer, says):
+    assert says in verdict(capsys, addressing["check_ages"], answer)
+
+
+def test_the_ages_of_the_first_exercise_are_those_of_the_library(addressing, capsys):
+    """Lived through by the bank itself, from the ages and gates that the text names."""
+    config = MemNetConfig(d_model=8, n_heads=2, n_slots=3, bank_heads=1, top_k=3, write_policy="lru", decay=None)
+    bank, ones = MultiHeadMemoryBank(config), torch.ones(1, 1, 8)
+    slots = bank.first_slots(1)._replace(age=torch.tensor([[1.0, 3.0, 2.0]]))
+    for gate in (1.0, 0.0, 0.5, 1.0):
+        slots, _ = bank.write(slots, Wish(ones, ones, torch.full((1, 1), gate), ones))
+    assert verdict(capsys, addressing["check_ages"], tuple(slots.age[0].tolist())) == "right\n"
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda share, slots: None, "no answer yet"),
+        (lambda share, slots: math.log(share * (slots - 1) / (1 - share)), "right"),
+        (lambda share, slots: math.log(share * slots / (1 - share)), "N - 1 others, not N"),
+        (lambda share, slots: math.log(share / (1 - share)), "number of slots is missing"),
+        (lambda share, slots: -math.log(share * (slots - 1) / (1 - share)), "the sign"),
+        (lambda share, slots: math.log10(share * (slots - 1) / (1 - share)), "natural logarithm"),
+        (lambda share, slots: math.log(share * (slots - 1) / (1 - share)) / 2, "not -1"),
+        (lambda share, slots: share * (slots - 1) / (1 - share), "e to the power"),
+        (lambda share, slots: math.log(share * (slots - 1)), "divide by 1 - share"),
+        (lambda share, slots: 1.0, "gives the right slot"),
+    ],
+)
+def test_check_of_the_sharpness(addressing, capsys, answer, says):
+    assert says in verdict(capsys, addressing["check_sharpness"], answer)
+
+
+def cut(scores, k, largest=True, fill=-torch.inf, dim=-1):
+    best = scores.topk(min(k, scores.shape[-1]), dim=-1, largest=largest).indices
+    chosen = torch.zeros_like(scores).scatter(-1, best, 1.0).bool()
+    return scores.masked_fill(~chosen, fill).softmax(dim), chosen
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda scores, k: None, "no answer yet"),
+        (lambda scores, k: cut(scores, k)[0], "right"),
+        (lambda scores, k: scores.softmax(-1) * cut(scores, k)[1], "do not add up to 1"),
+        (lambda scores, k: cut(scores, k, fill=0.0)[0], "minus infinity"),
+        (lambda scores, k: scores.softmax(-1), "looks at all slots"),
+        (lambda scores, k: cut(-scores, k)[0], "the k smallest"),
+        (lambda scores, k: cut(scores, k, largest=False)[0], "of the smallest scores"),
+        (lambda scores, k: cut(scores, k)[1] / min(k, 6), "the same share"),
+        (lambda scores, k: scores * cut(scores, k)[1], "the softmax is missing"),
+        (lambda scores, k: scores.topk(min(k, 6)).values.softmax(-1), "one weight for each slot"),
+        (lambda scores, k: torch.zeros_like(scores).scatter(-1, scores.topk(k).indices, scores.topk(k).values.softmax(-1)), "an error"),
+        (lambda scores, k: 0 * scores, "not right"),
+    ],
+)
+def test_check_of_the_best_k(addressing, capsys, answer, says):
+    assert says in verdict(capsys, addressing["check_top_k"], answer)
+
+
+def listener(clear=True, back=True, quiet=lambda grad: grad is None or not grad.any()):
+    def silent(module, loss):
+        if clear:
+            module.zero_grad()
+        if back:
+            loss.backward()
+        return [name for name, p in module.named_parameters() if quiet(p.grad)]
+
+    return silent
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda module, loss: None, "no answer yet"),
+        (listener(), "right"),
+        (listener(quiet=lambda grad: grad is None), "a clamp gives 0"),
+        (listener(quiet=lambda grad: grad is not None and not grad.any()), "the other kind of silence"),
+        (listener(quiet=lambda grad: grad is not None and bool(grad.any())), "the one that does learn"),
+        (listener(quiet=lambda grad: grad is not None), "CANNOT move"),
+        (listener(back=False), "has loss.backward() been called"),
+        (listener(clear=False), "Clear them first"),
+        (lambda module, loss: [], "three of the four"),
+        (lambda module, loss: ["unused"], "is not"),
+        (lambda module, loss: [p.grad.sum() for p in module.parameters()], "an error"),
+    ],
+)
+def test_check_of_the_silent_parameters(addressing, capsys, answer, says):
+    assert says in verdict(capsys, addressing["check_silent"], answer)
+
+
+def reading(beta, likeness=lambda asked, keys: F.normalize(asked, dim=-1) @ F.normalize(keys, dim=-1).mT):
+    return lambda asked, keys, values, sharpness: (beta(sharpness) * likeness(asked, keys)).softmax(-1) @ values
+
+
+@pytest.mark.parametrize(
+    "answer, says",
+    [
+        (lambda *parts: None, "no answer yet"),
+        (reading(F.softplus), "right"),
+        (reading(lambda b: F.softplus(b).item()), "still gets no gradient"),
+        (reading(lambda b: F.softplus(b).clamp(1, 20)), "the clamp is still there"),
+        (reading(lambda b: b), "must stay positive"),
+        (reading(torch.exp), "this is the exponential"),
+        (reading(lambda b: 1.0), "the sharpness is missing"),
+        (reading(F.softplus, lambda asked, keys: asked @ keys.mT), "the dot product"),
+        (lambda asked, keys, values, sharpness: values, "one value for each question"),
+        (lambda asked, keys, values, sharpness: (asked * keys).softmax(-1) @ values, "an error"),
+        (lambda asked, keys, values, sharpness: 0 * asked[:, :3], "not right"),
+    ],
+)
+def test_check_of_the_repaired_read(addressing, capsys, answer, says):
+    assert says in verdict(capsys, addressing["check_repaired_read"], answer)
+
+
+def test_published_solutions_of_the_addressing_pass(addressing, capsys):
+    checks = {"sharpness_for": "check_sharpness", "top_k_weights": "check_top_k", "silent": "check_silent",
+              "repaired_read": "check_repaired_read"}
+    for function, check in checks.items():
+        solved = run([published("addressing", function)], math=math, torch=torch, F=F)
+        assert verdict(capsys, addressing[check], solved[function]) == "right\n"
+
+
+def test_the_described_reader_keeps_its_sharpness_from_learning(addressing):
+    """What the solution says of the planted reader, found by the published function."""
+    source = cells("addressing")["your-silent"]
+    names = run([source.split("def silent")[0], published("addressing", "silent")], torch=torch, F=F, nn=nn)
+    reader = names["DescribedReader"](8)
+    loss = reader(torch.randn(4, 8), torch.randn(5, 8), torch.randn(5, 8)).pow(2).sum()
+    assert names["silent"](reader, loss) == ["sharpness"]
