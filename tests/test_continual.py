@@ -64,7 +64,8 @@ def test_a_reservoir_keeps_every_example_with_the_same_probability():
     x[:, -1] = torch.arange(100.0)
     less = (continual.PIXELS - 1) / continual.PIXELS  # what is left of the last point when the mean is taken off
     task = continual.Split((x, y), (x, y))
-    for make, held in ((partial(Replay, kept=10), lambda l: l.x[:, -1]), (partial(WithBank, slots=10), lambda l: l.slots.keys[0, :, -1] / less)):
+    banks = (partial(Replay, kept=10), lambda l: l.x[:, -1]), (partial(WithBank, slots=10), lambda l: l.slots.keys[0, :, -1] / less)
+    for make, held in banks:
         counts = torch.zeros(100)
         for seed in range(40):
             learner = make(epochs=0, seed=seed)

@@ -27,8 +27,9 @@ circulation divides by T. Forward transfer means nothing where the answers chang
 
 MemNet's bank holds images as keys and labels as values. A network that goes on learning would make keys stale, so here the keys
 are the images themselves, each less its own mean: their cosine is a correlation. Where the key most like an image is like it, with
-a cosine above 0.5, the bank answers; else the network does. That gate and that choice are rules, not learned: what is shown is what a bank that persists is worth, and that
-it is worth as much as its policy for forgetting. (Log: writing what the bank gets wrong fills it with the last two tasks.)
+a cosine above 0.5, the bank answers; else the network does. That gate and that choice are rules, not learned: what is shown is what
+a bank that persists is worth, and that it is worth as much as its policy for forgetting. (Log: writing what the bank gets wrong
+fills it with the last two tasks.)
 """
 
 from collections.abc import Callable, Iterator, Sequence
