@@ -16,7 +16,7 @@ SETUP := .venv/.installed
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf runtimes test notebooks lint stories results bench serve lab labs release students strip outputs clean
+.PHONY: help book pdf runtimes test notebooks lint stories results bench live serve lab labs release students strip outputs clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -48,6 +48,9 @@ runtimes: $(SETUP)  ## time and memory of every chapter, into book/results/runti
 
 bench: $(SETUP)  ## speed beside a plain loop and PyTorch's own layers, as a table: make bench BENCH="--bf16 --compile"
 	.venv/bin/rxt-lite bench $(BENCH)
+
+live: $(SETUP)  ## speed of the live page in this machine's Chromium, with SIMD and without
+	$(PY) tools/live.py
 
 serve: book  ## build the book and serve it on http://127.0.0.1:8000
 	$(PY) -m http.server --bind 127.0.0.1 --directory _build/html 8000

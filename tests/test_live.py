@@ -198,17 +198,6 @@ def test_compare_button_agrees_and_notices_another_weight(visit, address):
     assert not re.search(r"at most \d\.\de-[567]", says(page, "PyTorch's"))
 
 
-def test_it_is_fast_enough(visit, address):
-    """A low floor, so that a busy machine does not fail; what was measured is in the report of the run."""
-    done = talk(visit(), address, [list(PREPARED)] * 20)
-    turns = [turn for of in done["said"][1:] for turn in of]
-    tokens = sum(len(turn["ids"]) - turn["from"] for turn in turns)
-    speed = 1e3 * tokens / sum(turn["ms"]["answer"] for turn in turns)
-    update = sorted(turn["ms"]["update"] for turn in turns)[len(turns) // 2]
-    print(f"{done['name']}: {speed:.0f} tokens a second, the reading of the message included, update {update:.1f} ms")
-    assert speed > 300 and update < 100
-
-
 # ------------------------------------------------------------------------------------------------ before and while loading
 def test_nothing_is_fetched_before_it_is_asked_for(visit, address):
     page = visit()
