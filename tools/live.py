@@ -12,12 +12,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from pdf import BROWSERS, PATIENCE, served
 from playwright.sync_api import sync_playwright
 
 from rxt_lite.widgets.export import PREPARED
 from rxt_lite.widgets.page import write_assets
-
-from pdf import BROWSERS, PATIENCE, served
 
 ROUNDS = 5
 ENGINES = {"WebAssembly SIMD": "", "JavaScript": "WebAssembly.instantiate = async () => { throw new Error('no SIMD') };"}
