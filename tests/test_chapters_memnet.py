@@ -1,4 +1,6 @@
-"""The checks beside the exercises of "Bottleneck and controller": each known mistake gets its own sentence."""
+"""The checks beside the exercises of "Bottleneck and controller" and "MemNet, whole": each known mistake gets its own sentence."""
+
+import math
 
 import pytest
 import torch
@@ -8,13 +10,20 @@ from torch import nn
 from rxt_lite.config import MemNetConfig
 from rxt_lite.experiments.long_dependency import reach
 from rxt_lite.layers.memory_bank import SemanticBottleneck
+from rxt_lite.models.memnet import MemNet
+from rxt_lite.training.memory_losses import mutual_information, read_entropy, utilisation
 
-CONTROLLER = "bottleneck-and-controller"
+CONTROLLER, WHOLE = "bottleneck-and-controller", "memnet"
 
 
 @pytest.fixture(scope="module")
 def controlling():
     return run([cells(CONTROLLER)["checks"]], torch=torch, nn=nn)
+
+
+@pytest.fixture(scope="module")
+def assembled():
+    return run([cells(WHOLE)["checks"]], torch=torch, math=math)
 
 
 # -------------------------------------------------------------------------------------------- Bottleneck and controller
@@ -111,3 +120,111 @@ def test_published_solutions_of_the_controller_pass(controlling, capsys):
     for function, check in (("window_mask", "check_mask"), ("widest", "check_widest"), ("hears", "check_hears")):
         solved = run([published(CONTROLLER, function)], torch=torch)
         assert verdict(capsys, controlling[check], solved[function]) == "right\n"
+
+
+# ------------------------------------------------------------------------------------------------------- MemNet, whole
+def test_the_size_of_the_state_is_that_of_the_library():
+    size = run([published(WHOLE, "state_size")])["state_size"]
+    config = MemNetConfig(d_model=12, n_heads=2, n_slots=5, bank_heads=2, top_k=5)
+    state = MemNet(config).init_state(1)
+    assert size(5, 12) == state.numel() * state.element_size()
+    assert "4192" in cells(WHOLE)["quiz"] and size(32, 64) == 4 * 4192 == 16_768
+
+
+@pytest.mark.parametrize("answer, says", [
+    (lambda N, D: None, "no answer yet"),
+    (lambda N, D: 4 * N * (2 * D + 3), "right\n"),
+    (lambda N, D: N * (2 * D + 3), "four bytes"),
+    (lambda N, D: 4 * N * (D + 3), "a key AND a value"),
+    (lambda N, D: 8 * N * D, "are missing"),
+    (lambda N, D: 4 * (2 * N * D + 3), "not once"),
+    (lambda N, D: 8 * N * (2 * D + 3), "not eight"),
+    (lambda N, D: 1, "is not right"),
+])
+def test_check_of_the_bytes(assembled, capsys, answer, says):
+    assert says in verdict(capsys, assembled["check_bytes"], answer)
+
+
+def use(scale=None, turn=False, sign=1, wrong_way=False, nan=False):
+    def of(reads):
+        H = (lambda p: -(p * p.log()).sum(-1)) if nan else (lambda p: -sign * torch.xlogy(p, p).sum(-1))
+        most = math.log(reads.shape[-1]) if scale is None else scale
+        first, second = H(reads.mean(0)) / most, H(reads).mean() / most
+        if turn:
+            first, second = second, first
+        return first, second, second - first if wrong_way else first - second
+
+    return of
+
+
+@pytest.mark.parametrize("answer, says", [
+    (lambda reads: None, "no answer yet"),
+    (use(), "right\n"),
+    (lambda reads: [f(reads).item() for f in (utilisation, read_entropy, mutual_information)], "right\n"),
+    (use(turn=True), "changed places"),
+    (use(scale=1.0), "these are nats"),
+    (use(scale=math.log(2)), "these are bits"),
+    (use(sign=-1), "the sign is missing"),
+    (use(wrong_way=True), "MINUS read entropy"),
+    (use(nan=True), "not a number"),
+    (lambda reads: reads.mean(), "three numbers are wanted"),
+    (lambda reads: (0.1, 0.2, 0.3), "not right"),
+])
+def test_check_of_the_use(assembled, capsys, answer, says):
+    assert says in verdict(capsys, assembled["check_use"], answer)
+
+
+def moves(direction=-1.0, ask=True, clone=True, measure=None, late=True):
+    def moved(loss, logits):
+        now = logits.clone().requires_grad_() if clone else logits.requires_grad_()
+        quantity = measure or (lambda w: utilisation(w).item())
+        before = quantity(now.softmax(-1))
+        for _ in range(50):
+            value = loss(now.softmax(-1))
+            if ask and not value.requires_grad:
+                return 0.0
+            (slope,) = torch.autograd.grad(value, now)
+            if clone:
+                now = (now + direction * slope).detach().requires_grad_()
+            else:
+                now.data += direction * slope
+        return quantity((now if late else logits).softmax(-1)) - before
+
+    return moved
+
+
+@pytest.mark.parametrize("answer, says", [
+    (lambda loss, logits: None, "no answer yet"),
+    (moves(), "right\n"),
+    (moves(direction=1.0), "wrong way"),
+    (moves(ask=False), "return 0.0"),
+    (moves(clone=False), "work on a clone"),
+    (moves(late=False), "nothing moved"),
+    (lambda loss, logits: 1.0, "both signs"),
+])
+def test_check_of_what_a_loss_moves(assembled, capsys, answer, says):
+    assert says in verdict(capsys, assembled["check_moves"], answer)
+
+
+@pytest.mark.parametrize("answer, says", [
+    ({}, "no answer yet"),
+    ({"A": "down", "B": "nothing", "C": "up"}, "right\n"),
+    ({"A": "up", "B": "nothing", "C": "up"}, "A: a loss is made SMALL"),
+    ({"A": "down", "B": "up", "C": "up"}, "B: its value looks well"),
+    ({"A": "down", "B": "nothing", "C": "down"}, "C: minus the entropy"),
+    ({"A": "down"}, "an answer for each"),
+])
+def test_check_of_the_claims(assembled, capsys, answer, says):
+    assert says in verdict(capsys, assembled["check_claims"], answer)
+
+
+def test_published_solutions_of_memnet_pass_and_find_the_signs(assembled, capsys):
+    names = {"torch": torch, "math": math, "utilisation": utilisation}
+    for function, check in (("state_size", "check_bytes"), ("use_of", "check_use"), ("moves", "check_moves")):
+        solved = run([published(WHOLE, function)], **names)
+        assert verdict(capsys, assembled[check], solved[function]) == "right\n"
+    torch.manual_seed(0)
+    logits = torch.randn(20, 6) + torch.tensor([2.0, 0, 0, 0, 0, 0])
+    found = {name: solved["moves"](loss, logits) for name, loss in assembled["CLAIMS"].items()}
+    words = {name: "up" if value > 0.01 else "down" if value < -0.01 else "nothing" for name, value in found.items()}
+    assert verdict(capsys, assembled["check_claims"], words) == "right\n"
