@@ -347,8 +347,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """RxT against stateless decoders of its size and of twice that: without history, with RxT's window, with all of it."""
-    from rxt_lite.experiments.ablate import SIZES
-    from rxt_lite.experiments.compare import compare_rows
+    from rxt_lite.experiments.compare import SIZES, compare_rows
     from rxt_lite.profile import profile
 
     with clear_errors():

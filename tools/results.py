@@ -38,8 +38,7 @@ import torch
 from rxt_lite.config import BOOK, MEMNET
 from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments import ablate, continual, forgetting, long_dependency, stages
-from rxt_lite.experiments.compare import compare_rows
+from rxt_lite.experiments import ablate, compare, continual, forgetting, long_dependency, stages
 from rxt_lite.experiments.cost import cost_rows, total_rows
 from rxt_lite.experiments.latency import latency_rows, measure_latency
 from rxt_lite.experiments.recall import BY, count, marks_of, recall_rows, verdict_rows
@@ -110,7 +109,7 @@ def shipped() -> Iterator[tuple[int, dict[str, EventModel], list[dict]]]:
 
 # ---------------------------------------------------------------------------------------------- everything else
 def compare_part(profile: str, seeds: Iterable[int]) -> Rows:
-    for row in compare_rows(RUNS / profile / "compare", ablate.SIZES[SIZE_OF[profile]]):
+    for row in compare.compare_rows(RUNS / profile / "compare", compare.SIZES[SIZE_OF[profile]]):
         yield "compare", [row]
 
 

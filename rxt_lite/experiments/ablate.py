@@ -15,20 +15,21 @@ from pathlib import Path
 import torch
 
 from rxt_lite.config import BOOK, GATES, MEMORY_ATTENTIONS
-from rxt_lite.data.dialogues import World, make_dialogues
+from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments.recall import ARMS, recall_rows
 from rxt_lite.experiments.stages import SIZES as STAGES
-from rxt_lite.experiments.stages import Size, overall, slots_after, with_interval
+from rxt_lite.experiments.stages import SMALL, Size, overall, slots_after, with_interval
 from rxt_lite.models import RxT
 from rxt_lite.training.loop import fit
 from rxt_lite.training.recipes import MEMORY_AWARE, lessons
 from rxt_lite.training.source import WorldBatches
 
-CROWDED = World(turns=17, people=8, objects=8, facts_per_tell=2, probes=8, overwrites=0, unknowns=0, chatter=0)  # 18 facts at a time
+CROWDED = replace(SMALL, turns=9, people=4, facts_per_tell=2, probes=3, overwrites=0, chatter=0)  # twelve facts
+MANY_NAMES = replace(SMALL, cast=24, templates=3)
 SIZES = {
     "ci": STAGES["ci"],
-    "cpu": Size(config=replace(BOOK, d_model=64, d_ff=128), world="base", steps=500, batch_size=32, dialogues=256, seeds=(0,)),
+    "cpu": STAGES["cpu"],
     "gpu": Size(config=BOOK, world="base", steps=1000, batch_size=64, dialogues=512, seeds=(0, 1, 2)),
 }
 
@@ -53,7 +54,8 @@ TABLES: dict[str, dict[str, Variant]] = {
     "depth": {"all": Variant()} | {str(k): Variant(options={"depth": k}) for k in (4, 2, 1)},
     "lessons": {"few names first": Variant(), "all names at once": Variant(lessons=False)},
 }
-WORLD_OF = {"slots": CROWDED}  # all other tables use the world of their size
+WORLD_OF = {"slots": CROWDED, "lessons": MANY_NAMES}  # all other tables use the world of their size
+LONGER = {"lessons": 3}  # times the steps: a name more is a lesson more
 
 
 def ablate_rows(folder: Path | str, size: Size, tables: Sequence[str] = ()) -> Iterator[dict]:
@@ -75,7 +77,8 @@ def ablate_rows(folder: Path | str, size: Size, tables: Sequence[str] = ()) -> I
 def measure(folder: Path | str, size: Size, table: str, name: str, variant: Variant, seed: int) -> dict:
     tokenizer, world = world_tokenizer(), WORLD_OF.get(table, size.world)
     config = replace(size.config, vocab_size=tokenizer.get_vocab_size(), **variant.config)
-    stage = replace(MEMORY_AWARE, steps=size.steps or MEMORY_AWARE.steps, options=variant.options)
+    steps = LONGER.get(table, 1) * (size.steps or MEMORY_AWARE.steps)
+    stage = replace(MEMORY_AWARE, steps=steps, options=variant.options)
     taught = lessons((world,), stage.steps) if variant.lessons else ((0, (world,)),)
     data = WorldBatches(taught, size.batch_size, seed, config.max_len, tokenizer)
     torch.manual_seed(seed)

@@ -19,7 +19,7 @@ from torch import nn
 
 from rxt_lite.config import BOOK, TINY, ModelConfig
 from rxt_lite.data.batches import make_batch
-from rxt_lite.data.dialogues import Dialogue, make_dialogues
+from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import last_event_only, memory_on, memory_reset, recall_rows
@@ -37,17 +37,19 @@ class Size:
     """How large an experiment is. `steps`: of every stage; None takes each stage's own."""
 
     config: ModelConfig
-    world: str
+    world: World | str
     steps: int | None
     batch_size: int
     dialogues: int
     seeds: tuple[int, ...]
 
 
+# Three people with one of four names, eight turns: a model of 0.3 million numbers knows it after a minute of training.
+SMALL = World(turns=8, people=3, objects=0, cast=4, templates=1, overwrites=0.3, unknowns=0)
 SIZES = {
     "ci": Size(config=replace(TINY, d_model=16, n_heads=2, n_slots=4, d_ff=24, max_len=48), world="easy", steps=3, batch_size=4,
                dialogues=8, seeds=(0,)),
-    "cpu": Size(config=BOOK, world="easy", steps=600, batch_size=64, dialogues=256, seeds=(0,)),
+    "cpu": Size(config=replace(BOOK, d_model=64, d_ff=128), world=SMALL, steps=300, batch_size=32, dialogues=256, seeds=(0,)),
     "gpu": Size(config=BOOK, world="base", steps=None, batch_size=64, dialogues=512, seeds=(0, 1, 2)),
 }
 

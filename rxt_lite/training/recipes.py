@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from rxt_lite.config import BOOK, MemNetConfig, ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
-from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
+from rxt_lite.data.dialogues import PRESETS, Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.models import MODELS
 from rxt_lite.models.base import EventModel
@@ -44,8 +44,10 @@ def lessons(worlds: Sequence[str], steps: int) -> tuple[tuple[int, tuple[World |
     With all names from the start a model soon knows *what* was asked about (a pet, a colour) and answers with the
     pet of the wrong person for a very long time. Among four names it learns to look for *whose* pet it was. Let all others
     in at once, and it keeps those four apart and takes the other twenty for one; a few at a time, each finds a place of
-    its own. The book's log has the numbers.
+    its own. The book's log has the numbers. Worlds of no more names than the first lesson are taught from the start.
     """
+    if all((PRESETS[world] if isinstance(world, str) else world).cast <= GROWTH[0][1] for world in worlds):
+        return ((0, tuple(worlds)),)
     scale = min(1.0, steps / 900)  # a short training has short lessons
 
     def names(cast: int, templates: int) -> tuple[World, World]:
