@@ -31,8 +31,8 @@ test: $(SETUP)  ## all tests (page tests need Chromium)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(TESTS)
 
 notebooks: $(SETUP)  ## execute every notebook twice more: papermill, then nbval with marked cells compared
-	rm -rf _build/nbval && $(PY) tools/notebooks.py run $(NOTEBOOKS)
-	RXT_PROFILE=ci RXT_RUNS="$(CURDIR)/_build/nbval/runs" $(PY) -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS)
+	$(PY) tools/notebooks.py run $(NOTEBOOKS)
+	$(PY) tools/notebooks.py compare $(NOTEBOOKS)
 
 lint: $(SETUP)  ## ruff and codespell
 	$(PY) -m ruff check . && .venv/bin/codespell

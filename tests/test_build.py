@@ -55,3 +55,18 @@ def test_what_is_stale_is_forgotten_and_what_is_not_is_kept(tmp_path):
     assert run_with("a") == [True, True]
     assert run_with("b") == [False, False]
     assert run_with("a") == [False, False]
+
+
+def test_a_build_begins_with_what_another_of_the_same_key_has_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_tests, readers = Path("_build/test/_build"), Path("_build")
+    (of_tests / ".jupyter_cache").mkdir(parents=True)
+    (of_tests / ".jupyter_cache" / "outputs").write_text("executed")
+    (of_tests / "key").write_text("this one")
+    build.take_over(readers, "another")
+    assert not (readers / ".jupyter_cache").exists()
+    build.take_over(readers, "this one")
+    assert (readers / ".jupyter_cache" / "outputs").read_text() == "executed"
+    (readers / ".jupyter_cache" / "outputs").write_text("my own")
+    build.take_over(readers, "this one")
+    assert (readers / ".jupyter_cache" / "outputs").read_text() == "my own"

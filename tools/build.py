@@ -5,6 +5,7 @@
 
 Outputs of notebooks are cached by the text of their cells alone. They also depend on the library, on stored
 results and on the profile, so the cache and the models that notebooks trained are deleted when any of these changed.
+A build that has none takes over what another one of the same key has executed.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from rxt_lite.profile import profile
 
 # What a notebook's output depends on, beside its own cells.
 SOURCES = ("rxt_lite/**/*", "book/results/**/*", "constraints.txt")
+BUILDS = ("_build", "_build/test/_build")  # the reader's, and that of the page tests
 
 
 def fingerprint(root: Path, profile_name: str) -> str:
@@ -40,6 +42,14 @@ def forget_what_is_stale(build: Path, key: str) -> None:
         stored.write_text(key)
 
 
+def take_over(build: Path, key: str) -> None:
+    """Begin with the cached outputs of the other build, if they were made under the same key."""
+    cache = build / ".jupyter_cache"
+    for other in map(Path, BUILDS):
+        if not cache.exists() and (other / ".jupyter_cache").exists() and (other / "key").read_text() == key:
+            shutil.copytree(other / ".jupyter_cache", cache)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, default=Path("."), help="folder that gets _build/ (default: here)")
@@ -47,7 +57,9 @@ def main() -> int:
 
     chosen = profile(os.environ.get("RXT_PROFILE") or "cpu")
     build = into / "_build"
-    forget_what_is_stale(build, fingerprint(Path("."), chosen))
+    key = fingerprint(Path("."), chosen)
+    forget_what_is_stale(build, key)
+    take_over(build, key)
     shutil.rmtree(build / "html", ignore_errors=True)  # a page that has left the book leaves the site too
 
     # --all: without it a second run of a failing book says "build succeeded", because warnings of unchanged pages

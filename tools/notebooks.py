@@ -2,7 +2,11 @@
 
     python tools/notebooks.py strip   book/*.ipynb    drop what a run left behind
     python tools/notebooks.py outputs book/*.ipynb    run them, and store the outputs of compared cells anew
-    python tools/notebooks.py run     book/*.ipynb    run them with papermill, PROFILE=ci, each in a process of its own
+    python tools/notebooks.py run     book/*.ipynb    run them with papermill, PROFILE=ci
+    python tools/notebooks.py compare book/*.ipynb    run them with nbval, which compares the stored outputs
+
+The last two run as many notebooks at a time as there are cores, each in a process of its own, on one thread, and without
+what another has trained.
 
 A compared cell carries the tag `nbval-check-output`; its output is short and the same on every machine. It keeps its
 execution count too: nbval never compares a cell whose count is null.
@@ -13,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -22,7 +28,7 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-PAPERMILL = Path("_build/papermill")
+RUNS = Path("_build/notebooks")
 
 
 def is_compared(cell) -> bool:
@@ -70,34 +76,52 @@ def outputs(path: Path) -> None:
 
 def run(path: Path) -> None:
     """papermill's command line, so that what fails here fails for a reader as well."""
-    command = [sys.executable, "-m", "papermill", str(path), str(PAPERMILL / path.name), "-p", "PROFILE", "ci"]
-    command += ["--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", "600"]
-    subprocess.run(command, check=True, env={**os.environ, "RXT_RUNS": str(PAPERMILL.resolve() / "runs")})
+    options = ["-p", "PROFILE", "ci", "--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", "600"]
+    alone(path, "papermill", str(path), str(RUNS / path.name), *options)
+
+
+def compare(path: Path) -> None:
+    alone(path, "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", str(path))
+
+
+def alone(path: Path, *module_and_arguments: str) -> None:
+    """Run a module of Python's for one notebook; what it says comes in one piece, and only if it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RXT_PROFILE": "ci", "RXT_RUNS": str((RUNS / path.stem).resolve())}
+    command = [sys.executable, "-m", *module_and_arguments]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout)
+
+
+def attempt(action: Callable[[Path], None], path: Path) -> str:
+    """What went wrong, or nothing: one broken notebook must not hide the next."""
+    start, wrong = time.monotonic(), ""
+    try:
+        action(path)
+    except Exception as error:
+        wrong = f"{path}: {type(error).__name__}: {error}"
+    if action is not strip:
+        print(wrong or f"{path}: {time.monotonic() - start:.1f} s", flush=True)
+    return wrong
 
 
 def main() -> int:
-    actions = {"strip": strip, "outputs": outputs, "run": run}
+    actions = {"strip": strip, "outputs": outputs, "run": run, "compare": compare}
     if len(sys.argv) < 2 or sys.argv[1] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
     action, paths = actions[sys.argv[1]], [Path(name) for name in sys.argv[2:]]
-    if action is run:  # nothing that an earlier run trained is used again
-        shutil.rmtree(PAPERMILL, ignore_errors=True)
-        PAPERMILL.mkdir(parents=True)
-    elif action is outputs:
+    if action in (run, compare):  # nothing that an earlier run trained is used again
+        shutil.rmtree(RUNS, ignore_errors=True)
+        RUNS.mkdir(parents=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            wrong = list(pool.map(lambda path: attempt(action, path), paths))
+    else:
         os.environ["RXT_PROFILE"] = "ci"
-    failed = []
-    for path in paths:
-        start = time.monotonic()
-        try:
-            action(path)
-        except Exception as error:  # one broken notebook must not hide the next
-            failed.append(path)
-            print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
-        if action is not strip:
-            print(f"{path}: {time.monotonic() - start:.1f} s")
+        wrong = [attempt(action, path) for path in paths]
+    failed = [str(path) for path, what in zip(paths, wrong) if what]
     if failed:
-        print("FAILED: " + ", ".join(map(str, failed)), file=sys.stderr)
+        print("FAILED: " + ", ".join(failed), file=sys.stderr)
     return 1 if failed else 0
 
 
