@@ -40,7 +40,7 @@ CHAPTERS = [page for page in PAGES if (ROOT / page).with_suffix(".ipynb").exists
 
 
 # ------------------------------------------------------------------------------------------------ build, serve, visit
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site() -> Path:
     """The built site. It has a folder of its own, so that the reader's _build/html stays as it is."""
     command = [sys.executable, "tools/build.py", "--into", str(BUILD)]
@@ -50,7 +50,7 @@ def site() -> Path:
     return BUILD / "_build" / "html"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(site) -> str:
     with served(site) as where:
         yield where
@@ -91,7 +91,7 @@ FORMULAS = """async () => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(browser, address):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -198,7 +198,7 @@ def test_first_stop_of_the_tab_key_skips_to_the_text(browser, address):
 
 
 # ------------------------------------------------------------------------------------------- in the text of the pages
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def soups(site) -> dict[str, BeautifulSoup]:
     files = (file for file in site.rglob("*.html") if "_static" not in file.relative_to(site).parts)
     return {file.relative_to(site).as_posix(): BeautifulSoup(file.read_text(), "html.parser") for file in files}
