@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
@@ -95,10 +95,22 @@ FORMULAS = """async () => {
 def visit(browser, address):
     from axe_playwright_python.sync_playwright import Axe
 
+    def look(page, mode: str, seen: Visit) -> None:
+        """What a reader in this mode has before him; the page is the same, as for one who turns his phone or switches the light."""
+        page.emulate_media(color_scheme=MODES[mode]["color_scheme"])
+        page.set_viewport_size(MODES[mode]["viewport"])
+        page.evaluate(SETTLED)  # colours have their transitions; axe must not look in the middle of one
+        seen.theme = page.evaluate("document.documentElement.dataset.theme")
+        seen.headings = page.evaluate(VISIBLE_H1)
+        seen.overflow = page.evaluate(TOO_WIDE)
+        for violation in Axe().run(page).response["violations"]:
+            places = [" ".join(map(str, node["target"])) for node in violation["nodes"]]
+            seen.axe.append(f"{violation['id']}: {violation['help']} at {places[:5]}: {violation['nodes'][0]['failureSummary']}")
+
     @functools.cache
-    def open_page(name: str, mode: str) -> Visit:
+    def open_page(name: str) -> dict[str, Visit]:
         seen = Visit()
-        context = browser.new_context(**MODES[mode], reduced_motion="reduce")
+        context = browser.new_context(**MODES["light"], reduced_motion="reduce")
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
 
@@ -125,19 +137,15 @@ def visit(browser, address):
         page.goto(address + name, wait_until="networkidle")
         seen.formulas = page.evaluate(FORMULAS)
         page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-        page.evaluate(SETTLED)  # colours have their transitions; axe must not look in the middle of one
-        seen.theme = page.evaluate("document.documentElement.dataset.theme")
-        seen.headings = page.evaluate(VISIBLE_H1)
-        seen.overflow = page.evaluate(TOO_WIDE)
         page.remove_listener("console", on_console)  # axe fetches style sheets by itself, some from a wrong address
         page.remove_listener("response", on_response)
-        for violation in Axe().run(page).response["violations"]:
-            places = [" ".join(map(str, node["target"])) for node in violation["nodes"]]
-            seen.axe.append(f"{violation['id']}: {violation['help']} at {places[:5]}: {violation['nodes'][0]['failureSummary']}")
+        by_mode = {mode: replace(seen, axe=[]) for mode in MODES}
+        for mode, of_mode in by_mode.items():
+            look(page, mode, of_mode)
         context.close()
-        return seen
+        return by_mode
 
-    return open_page
+    return lambda name, mode: open_page(name)[mode]
 
 
 # -------------------------------------------------------------------------------------------------- in the browser

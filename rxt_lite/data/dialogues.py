@@ -231,7 +231,7 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
 
     Raises ValueError for an unknown preset or split.
     """
-    world = _named(world)
+    world = world_named(world)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     world = _for_split(world, split, index % (world.turns - 1) if split == "test_distance" else 0)
@@ -259,7 +259,8 @@ def make_dialogues(world: World | str, n: int, *, split: str = "train", seed: in
     return [make_dialogue(world, split=split, seed=seed, index=index) for index in range(start, start + n)]
 
 
-def _named(world: World | str) -> World:
+def world_named(world: World | str) -> World:
+    """A world itself, or the preset of that name; ValueError if there is none."""
     if isinstance(world, World):
         return world
     if world not in PRESETS:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from rxt_lite.config import BOOK, MemNetConfig, ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
-from rxt_lite.data.dialogues import PRESETS, Dialogue, World, make_dialogues
+from rxt_lite.data.dialogues import Dialogue, World, make_dialogues, world_named
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.models import MODELS
 from rxt_lite.models.base import EventModel
@@ -46,7 +46,7 @@ def lessons(worlds: Sequence[str], steps: int) -> tuple[tuple[int, tuple[World |
     in at once, and it keeps those four apart and takes the other twenty for one; a few at a time, each finds a place of
     its own. The book's log has the numbers. Worlds of no more names than the first lesson are taught from the start.
     """
-    if all((PRESETS[world] if isinstance(world, str) else world).cast <= GROWTH[0][1] for world in worlds):
+    if all(world_named(world).cast <= GROWTH[0][1] for world in worlds):
         return ((0, tuple(worlds)),)
     scale = min(1.0, steps / 900)  # a short training has short lessons
 
