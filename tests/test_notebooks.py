@@ -84,6 +84,18 @@ def test_text_is_plain_markdown(path):
             assert not PICTURE_FROM_ELSEWHERE.search(cell.source), f"cell {cell.id}: a picture from another host"
 
 
+HEADINGS = re.compile(r"^(\|.*\|)\n\|[-:| ]+\|$", re.MULTILINE)
+
+
+@every_notebook
+def test_every_column_of_a_table_has_a_heading(path):
+    """A screen reader says the heading with each cell."""
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for heading in HEADINGS.findall(cell.source):
+                assert all(name.strip() for name in heading[1:-1].split("|")), f"cell {cell.id}: {heading}"
+
+
 # ---------------------------------------------------------------------------------------------------- how a chapter goes
 @every_notebook
 def test_first_cell_names_the_chapter_and_the_way(path):
