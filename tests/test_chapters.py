@@ -54,6 +54,11 @@ def measured(model):
     return run([chapter["checks"]], model=model, torch=torch, wilson=wilson)
 
 
+def bits(read, log=torch.log2):
+    """Entropy of each row of reads; with another `log` in its unit."""
+    return -(read * log(read.clamp(min=1e-30))).sum(-1)
+
+
 def verdict(capsys, check, *answer) -> str:
     capsys.readouterr()
     check(*answer)

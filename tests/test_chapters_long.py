@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_chapters import cells, published, run, verdict
+from test_chapters import bits, cells, published, run, verdict
 
 from rxt_lite.experiments.continual import measures
 
@@ -60,10 +60,6 @@ def share_where(far, nothing=None):
 )
 def test_check_of_the_share_beyond(reaching, capsys, answer, says):
     assert says in verdict(capsys, reaching["check_beyond"], answer)
-
-
-def bits(read, log=torch.log2):
-    return -(read * log(read.clamp(min=1e-30))).sum(-1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from test_chapters import cells, published, run, verdict
+from test_chapters import bits, cells, published, run, verdict
 
 CHAPTER = "inside-the-slots"
 
@@ -83,10 +83,6 @@ def test_check_of_the_lives(watching, capsys, answer, says):
 )
 def test_check_of_the_median(watching, capsys, answer, says):
     assert says in verdict(capsys, watching["check_median"], answer)
-
-
-def bits(read, log=torch.log2):
-    return -(read * log(read.clamp(min=1e-30))).sum(-1)
 
 
 @pytest.mark.parametrize(

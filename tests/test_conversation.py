@@ -6,6 +6,7 @@ import queue
 import random
 import signal
 import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -703,12 +704,19 @@ def test_a_conversation_weighs_its_memory_and_during_an_answer_the_cache_of_one_
     with Host(build(n_slots=24), TOKENIZER, max_new_tokens=12) as host:
         say(host.open(), HAT)  # what is made once
         empty = bytes_alive()
+
+        def left(expected):
+            """Bytes beyond those of an idle host, once the worker has let go of the numbers in its hands."""
+            until = time.monotonic() + 10
+            while bytes_alive() - empty != expected and time.monotonic() < until:
+                time.sleep(0.05)
+            return bytes_alive() - empty
+
         conversation = host.open()
-        few = 500  # bytes: numbers that the worker may still have in hand
-        assert abs(bytes_alive() - empty - stm) < few
+        assert left(stm) == stm
         for _ in range(3):
             say(conversation, *3 * (HAT, WHO, KEY))
-            assert abs(bytes_alive() - empty - stm) < few, "the same after 9, 18 and 27 events"
+            assert left(stm) == stm, "the same after 9, 18 and 27 events"
 
         answer = conversation.answer(HAT)
         for _ in zip(range(5), answer):
@@ -716,8 +724,8 @@ def test_a_conversation_weighs_its_memory_and_during_an_answer_the_cache_of_one_
         most = bytes_alive() - empty - stm
         tokens = len(encode_query(TOKENIZER, HAT)) + 12 - 1
         cache = 2 * 4 * c.n_layers * c.d_model * tokens + 2 * stm  # keys and values of the event, and of the slots
-        assert cache - few < most < cache + 4 * c.vocab_size + few, "besides: the logits of one token, and a few numbers"
+        assert cache <= most < cache + 4 * c.vocab_size + 500, "besides: the logits of one token, and a few numbers"
         conversation.settle()
         del answer
-        assert abs(bytes_alive() - empty - stm) < few
+        assert left(stm) == stm
     del of_others

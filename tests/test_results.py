@@ -62,6 +62,10 @@ def test_stored_recall_of_the_shipped_model_is_that_of_its_first_questions_asked
         n = sum(row["n"] for row in again if row["arm"] == arm)
         low, high = wilson(round(n * overall(again, arm)), n)
         assert low - 0.03 <= overall(stored, arm) <= high + 0.03, arm
+    cell = {(row["arm"], row["seen"]): row["recall"] for row in stored}
+    for row in again:  # many cells: each may lie as far off as one in a thousand
+        low, high = wilson(round(row["n"] * row["recall"]), row["n"], z=3.3)
+        assert low - 0.05 <= cell[row["arm"], row["seen"]] <= high + 0.05, row
 
 
 def test_cost_is_counted_so_it_is_the_same_to_the_last_digit(fresh):

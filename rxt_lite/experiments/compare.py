@@ -24,7 +24,7 @@ from rxt_lite.config import ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.ablate import SIZES as ONE_SEED
+from rxt_lite.experiments.ablate import SIZES as ABLATE
 from rxt_lite.experiments.recall import memory_on, recall_rows
 from rxt_lite.experiments.stages import Size, overall, with_interval
 from rxt_lite.models import DecoderLM, RxT, WindowLM
@@ -35,7 +35,7 @@ from rxt_lite.training.recipes import MEMORY_AWARE, lessons, twin
 from rxt_lite.training.source import WorldBatches
 
 TRANSCRIPT = 1024  # tokens that a full history may have
-SIZES = {"ci": ONE_SEED["ci"], "cpu": replace(ONE_SEED["cpu"], seeds=(0, 1, 2)), "gpu": ONE_SEED["gpu"]}
+SIZES = {**ABLATE, "cpu": replace(ABLATE["cpu"], seeds=(0, 1, 2))}
 
 
 def wider(config: ModelConfig, max_len: int) -> ModelConfig:

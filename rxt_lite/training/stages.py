@@ -10,7 +10,7 @@
 Sources: arXiv 2510.03561, sections on supervised training; where the paper and its authors' code differ, "published" is
 what the code does. Ours changes one thing at a time, so that each can be measured: `rxt-lite stages`.
 
-`practice` comes after all that: the last lesson once more, at half the rate, with the worlds that are asked for.
+`practice` comes after all that: the last lesson once more, with the worlds that are asked for.
 
 Common to both sides, unlike the published code: padding is never a target and never read; an optimiser step sees all
 events of a batch of dialogues, where the published one makes a step after every event.
