@@ -30,8 +30,7 @@ pdf: book  ## the whole book as one PDF, _build/book.pdf (needs Chromium)
 test: $(SETUP)  ## all tests (page tests need Chromium)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(TESTS)
 
-notebooks: $(SETUP)  ## execute every notebook twice more: papermill, then nbval with marked cells compared
-	$(PY) tools/notebooks.py run $(NOTEBOOKS)
+notebooks: $(SETUP)  ## execute every notebook once more with nbval, marked cells compared
 	$(PY) tools/notebooks.py compare $(NOTEBOOKS)
 
 lint: $(SETUP)  ## ruff and codespell
@@ -43,8 +42,8 @@ stories: $(SETUP)  ## train two minutes on real stories: make stories STORIES=fi
 results: $(SETUP)  ## hours: train the models behind the book's figures anew, and write book/results
 	$(PY) tools/results.py --profile $(if $(filter ci,$(PROFILE)),ci,full)
 
-runtimes: $(SETUP)  ## time and memory of every chapter, into book/results/runtimes.jsonl: make runtimes RXT_PROFILE=ci
-	$(PY) tools/runtimes.py --profile "$(RXT_PROFILE)" $(NOTEBOOKS)
+runtimes: book  ## time and memory of every chapter as built, into book/results/runtimes.jsonl: make runtimes RXT_PROFILE=ci
+	$(PY) tools/runtimes.py
 
 bench: $(SETUP)  ## speed beside a plain loop and PyTorch's own layers, as a table: make bench BENCH="--bf16 --compile"
 	.venv/bin/rxt-lite bench $(BENCH)

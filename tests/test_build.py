@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,3 +71,22 @@ def test_a_build_begins_with_what_another_of_the_same_key_has_executed(tmp_path,
     (readers / ".jupyter_cache" / "outputs").write_text("my own")
     build.take_over(readers, "this one")
     assert (readers / ".jupyter_cache" / "outputs").read_text() == "my own"
+
+
+def test_chapters_are_executed_once_and_a_failing_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, cells = tmp_path / "_build", nbformat.v4
+    Path("book").mkdir()
+    for name, source in (("good", "print(PROFILE)"), ("bad", "raise ValueError('planted')")):
+        parameters = cells.new_code_cell("PROFILE = None", metadata={"tags": ["parameters"]})
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(cells.new_notebook(cells=[parameters, cells.new_code_cell(source)], metadata=kernel), f"book/{name}.ipynb")
+    assert build.execute(folder, "ci") == [Path("book/bad.ipynb")]
+    assert build.cached(folder, Path("book/good.ipynb")) and not build.cached(folder, Path("book/bad.ipynb"))
+    executed = folder / "executed" / "good.ipynb"
+    assert build.with_outputs(Path("book/good.ipynb"), executed).cells[1].outputs[0].text == "ci\n"
+    assert "peak_mb" in nbformat.read(executed, as_version=4).cells[-1].outputs[0].text
+
+    Path("book/bad.ipynb").unlink()
+    executed.unlink()
+    assert build.execute(folder, "ci") == [] and not executed.exists(), "nothing was left to run"

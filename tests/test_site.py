@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -214,14 +215,19 @@ def test_a_new_measurement_takes_the_place_of_the_old_one_alone(tmp_path):
         ("attention", "ci", 12.34), ("experts", "ci", 1.0), ("experts", "cpu", 12.34)]
 
 
-def test_memory_is_that_of_the_notebook_and_a_failing_one_gives_no_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtimes, "RUNS", tmp_path / "runs")
-    cell = nbformat.v4.new_code_cell("import os, time; time.sleep(1); kept = b'x' * 400_000_000; assert os.environ['RXT_PROFILE'] == 'ci'")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "big.ipynb")
-    row = runtimes.measure(tmp_path / "big.ipynb", "ci")
-    assert row["peak_mb"] > 400 and row["seconds"] > 1 and row["threads"] >= 1
-    with pytest.raises(Exception, match="AssertionError"):
-        runtimes.measure(tmp_path / "big.ipynb", "cpu")
+def test_time_and_memory_are_those_of_the_executed_notebook_and_an_unfinished_one_gives_no_row(tmp_path):
+    work = "import os, time; time.sleep(1); kept = b'x' * 400_000_000; assert os.environ['RXT_PROFILE'] == 'ci'"
+    cells = [nbformat.v4.new_code_cell(work), nbformat.v4.new_code_cell(runtimes.MEASURE, metadata={"tags": [runtimes.MEASURED]})]
+    for profile in ("ci", "cpu"):
+        path = tmp_path / f"{profile}.ipynb"
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+        command = [sys.executable, "-m", "papermill", "-p", "PROFILE", profile, str(path), str(path)]
+        subprocess.run(command, env={**os.environ, "RXT_PROFILE": profile}, capture_output=True)
+    row = runtimes.row_of(tmp_path / "ci.ipynb")
+    assert row["peak_mb"] > 400 and row["seconds"] > 1 and row["threads"] >= 1 and row["profile"] == "ci"
+    with pytest.raises(ValueError, match="did not run to its end"):
+        runtimes.row_of(tmp_path / "cpu.ipynb")
 
 
 # ------------------------------------------------------------------------------------------------------------------ messages

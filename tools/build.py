@@ -3,31 +3,42 @@
     python tools/build.py                       _build/html, profile from RXT_PROFILE, else cpu
     python tools/build.py --into _build/test    the same somewhere else: _build/test/_build/html
 
-Outputs of notebooks are cached by the text of their cells alone. They also depend on the library, on stored
+papermill executes the notebooks, several at a time, the slowest first; jupyter-book then finds all their
+outputs in its cache. Cached outputs are found by the text of their cells alone. They also depend on the library, on stored
 results and on the profile, so the cache and the models that notebooks trained are deleted when any of these changed.
 A build that has none takes over what another one of the same key has executed.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Lock
+
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from notebooks import AT_A_TIME, alone, side_by_side
+from runtimes import MEASURE, MEASURED, RESULTS
 
 from rxt_lite.profile import profile
 
 # What a notebook's output depends on, beside its own cells.
 SOURCES = ("rxt_lite/**/*", "book/results/**/*", "constraints.txt")
 BUILDS = ("_build", "_build/test/_build")  # the reader's, and that of the page tests
+AFTER = ("interaction-tuning", "recall-by-distance")  # go on with the model that an earlier chapter has trained
+TIMEOUT = "3600"  # seconds a cell may take: training cells run for minutes
 
 
 def fingerprint(root: Path, profile_name: str) -> str:
     """A hash over everything outside the notebooks that their outputs depend on."""
     digest = hashlib.sha256(f"{profile_name} {sys.version}".encode())
     for file in sorted({file for pattern in SOURCES for file in root.glob(pattern)}):
-        if file.is_file() and "__pycache__" not in file.parts and file.name != "runtimes.jsonl":  # measured on notebooks, not read by them
+        if file.is_file() and "__pycache__" not in file.parts and file.name != RESULTS.name:  # measured on notebooks, not read by them
             digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -36,8 +47,8 @@ def forget_what_is_stale(build: Path, key: str) -> None:
     """Delete cached outputs and trained models that were made under another key."""
     stored = build / "key"
     if not stored.exists() or stored.read_text() != key:
-        shutil.rmtree(build / ".jupyter_cache", ignore_errors=True)
-        shutil.rmtree(build / "runs", ignore_errors=True)
+        for made in (".jupyter_cache", "executed", "runs"):
+            shutil.rmtree(build / made, ignore_errors=True)
         build.mkdir(parents=True, exist_ok=True)
         stored.write_text(key)
 
@@ -48,6 +59,59 @@ def take_over(build: Path, key: str) -> None:
     for other in map(Path, BUILDS):
         if not cache.exists() and (other / ".jupyter_cache").exists() and (other / "key").read_text() == key:
             shutil.copytree(other / ".jupyter_cache", cache)
+
+
+def execute(build: Path, chosen: str) -> list[Path]:
+    """Put the outputs of all chapters into the cache, as far as they are not there, each as soon as it has them; those that failed."""
+    (build / "executed").mkdir(parents=True, exist_ok=True)
+    one_at_a_time = Lock()
+
+    def run(path: Path) -> None:
+        out = build / "executed" / path.name
+        nbformat.write(measured(path), out)
+        options = ["-p", "PROFILE", chosen, "--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", TIMEOUT]
+        alone("papermill", *options, str(out), str(out), RXT_PROFILE=chosen, RXT_RUNS=str(build / "runs"))
+        with one_at_a_time:
+            ran = CacheBundleIn(with_outputs(path, out), str(path.resolve()))
+            get_cache(build / ".jupyter_cache").cache_notebook_bundle(ran, check_validity=False, overwrite=True)
+
+    paths = [path for path in slowest_first(chosen) if not cached(build, path)]
+    at_a_time = 1 if chosen == "gpu" else AT_A_TIME  # of a graphics card there is one
+    failed = side_by_side(run, [path for path in paths if path.stem not in AFTER], at_a_time)
+    return failed + side_by_side(run, [path for path in paths if path.stem in AFTER], at_a_time)
+
+
+def measured(path: Path) -> nbformat.NotebookNode:
+    """The notebook, and a last cell that says how much memory it took."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(MEASURE, metadata={"tags": [MEASURED]}))
+    return notebook
+
+
+def with_outputs(path: Path, executed: Path) -> nbformat.NotebookNode:
+    """The notebook as it is committed, with the outputs of the one that papermill ran: by other metadata it would not be found."""
+    notebook, ran = nbformat.read(path, as_version=4), nbformat.read(executed, as_version=4)
+    cells = {cell.id: cell for cell in ran.cells}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = cells[cell.id].outputs, cells[cell.id].execution_count
+    if "widgets" in ran.metadata:
+        notebook.metadata.widgets = ran.metadata.widgets
+    return notebook
+
+
+def cached(build: Path, path: Path) -> bool:
+    try:
+        return bool(get_cache(build / ".jupyter_cache").match_cache_notebook(nbformat.read(path, as_version=4)))
+    except KeyError:
+        return False
+
+
+def slowest_first(chosen: str) -> list[Path]:
+    """The chapters by their measured run times; one that nobody has measured comes first."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    seconds = {row["chapter"]: row["seconds"] for row in map(json.loads, lines) if row["profile"] == chosen}
+    return sorted(sorted(Path("book").glob("*.ipynb")), key=lambda path: -seconds.get(path.stem, float("inf")))
 
 
 def main() -> int:
@@ -67,8 +131,11 @@ def main() -> int:
     command = "from jupyter_book.cli.main import main; main()"
     options = ["build", "--all", "-W", "-n", "--keep-going", "--path-output", str(into), "."]
     environment = {**os.environ, "RXT_PROFILE": chosen, "RXT_RUNS": str(build / "runs")}
-    failed = subprocess.run([sys.executable, "-c", command, *options], env=environment).returncode
+    failed = execute(build, chosen)
     if failed:
+        print(f"\nThe book was NOT built. FAILED: {', '.join(map(str, failed))}", file=sys.stderr)
+        return 1
+    if subprocess.run([sys.executable, "-c", command, *options], env=environment).returncode:
         print("\nThe book was NOT built: see the warnings above.", file=sys.stderr)
         return 1
     print(f"\nThe book (profile {chosen}) is built. Open it:\n    {(build / 'html' / 'index.html').as_uri()}\nor serve it: make serve")

@@ -2,11 +2,10 @@
 
     python tools/notebooks.py strip   book/*.ipynb    drop what a run left behind
     python tools/notebooks.py outputs book/*.ipynb    run them, and store the outputs of compared cells anew
-    python tools/notebooks.py run     book/*.ipynb    run them with papermill, PROFILE=ci
-    python tools/notebooks.py compare book/*.ipynb    run them with nbval, which compares the stored outputs
+    python tools/notebooks.py compare book/*.ipynb    run them with nbval, PROFILE=ci, which compares the stored outputs
 
-The last two run as many notebooks at a time as there are cores, each in a process of its own, on one thread, and without
-what another has trained.
+The last runs as many notebooks at a time as there are cores, at most four, each in a process of its own and without what
+another has trained. (tools/build.py runs them too, with papermill.)
 
 A compared cell carries the tag `nbval-check-output`; its output is short and the same on every machine. It keeps its
 execution count too: nbval never compares a cell whose count is null.
@@ -29,6 +28,8 @@ KERNEL = {
     "language_info": {"name": "python"},
 }
 RUNS = Path("_build/notebooks")
+CORES = os.cpu_count() or 1
+AT_A_TIME = min(4, CORES)  # each holds about a gigabyte
 
 
 def is_compared(cell) -> bool:
@@ -74,23 +75,24 @@ def outputs(path: Path) -> None:
     path.write_text(to_text(stripped(notebook)), encoding="utf-8")
 
 
-def run(path: Path) -> None:
-    """papermill's command line, so that what fails here fails for a reader as well."""
-    options = ["-p", "PROFILE", "ci", "--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", "600"]
-    alone(path, "papermill", str(path), str(RUNS / path.name), *options)
-
-
 def compare(path: Path) -> None:
-    alone(path, "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", str(path))
+    environment = {"RXT_PROFILE": "ci", "RXT_RUNS": str((RUNS / path.stem).resolve())}
+    alone("pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", str(path), **environment)
 
 
-def alone(path: Path, *module_and_arguments: str) -> None:
-    """Run a module of Python's for one notebook; what it says comes in one piece, and only if it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RXT_PROFILE": "ci", "RXT_RUNS": str((RUNS / path.stem).resolve())}
+def alone(*module_and_arguments: str, **environment: str) -> None:
+    """Run a module of Python's on its share of the cores; what it says comes in one piece, and only if it fails."""
     command = [sys.executable, "-m", *module_and_arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(CORES // AT_A_TIME), **environment}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout)
+
+
+def side_by_side(action: Callable[[Path], None], paths: list[Path], at_a_time: int = AT_A_TIME) -> list[Path]:
+    """Do it to several notebooks at a time; those that failed."""
+    with ThreadPoolExecutor(at_a_time) as pool:
+        return [path for path, wrong in zip(paths, pool.map(lambda path: attempt(action, path), paths)) if wrong]
 
 
 def attempt(action: Callable[[Path], None], path: Path) -> str:
@@ -106,22 +108,19 @@ def attempt(action: Callable[[Path], None], path: Path) -> str:
 
 
 def main() -> int:
-    actions = {"strip": strip, "outputs": outputs, "run": run, "compare": compare}
+    actions = {"strip": strip, "outputs": outputs, "compare": compare}
     if len(sys.argv) < 2 or sys.argv[1] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
     action, paths = actions[sys.argv[1]], [Path(name) for name in sys.argv[2:]]
-    if action in (run, compare):  # nothing that an earlier run trained is used again
+    if action is compare:  # nothing that an earlier run trained is used again
         shutil.rmtree(RUNS, ignore_errors=True)
-        RUNS.mkdir(parents=True)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            wrong = list(pool.map(lambda path: attempt(action, path), paths))
+        failed = side_by_side(compare, paths)
     else:
         os.environ["RXT_PROFILE"] = "ci"
-        wrong = [attempt(action, path) for path in paths]
-    failed = [str(path) for path, what in zip(paths, wrong) if what]
+        failed = [path for path in paths if attempt(action, path)]
     if failed:
-        print("FAILED: " + ", ".join(failed), file=sys.stderr)
+        print("FAILED: " + ", ".join(map(str, failed)), file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,30 +1,25 @@
-"""What every chapter takes: seconds and memory, each notebook alone, with nothing that an earlier one trained.
+"""What every chapter takes, seconds and memory: taken down by the build, kept here.
 
-    make runtimes RXT_PROFILE=ci                      every chapter with this profile (ci | cpu | gpu; default: by device)
-    python tools/runtimes.py --profile ci book/experts.ipynb
+    make runtimes RXT_PROFILE=ci      build the book with this profile, then put what its chapters took into the table
 
-Writes book/results/runtimes.jsonl, a row for each chapter and profile; rows of other chapters and profiles stay. The book shows
-them on its page of run times. Times are those of the whole notebook, its imports included. Memory is the most that the kernel has held at
-once, measured by the kernel itself at its end; on a GPU also the most that PyTorch has reserved there.
+Each notebook ends, while it is built, with a cell that says the most memory its kernel has held at once; on a GPU also the
+most that PyTorch has reserved there. Seconds are papermill's, from the first cell to the last. Rows of other chapters and
+profiles stay in book/results/runtimes.jsonl, which the book shows on its page of run times.
 """
 
-import argparse
 import json
-import os
 import platform
-import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 
-from rxt_lite.profile import PROFILES, profile
+from rxt_lite.profile import PROFILES
 
 RESULTS = Path("book/results/runtimes.jsonl")
-RUNS = Path("_build/runtimes")
+EXECUTED = Path("_build/executed")  # where tools/build.py leaves the notebooks that it ran
+MEASURED = "measured"  # the tag of the cell it adds
 # The peak of a process: VmHWM, since ru_maxrss begins with what the parent had. Elsewhere ru_maxrss, in bytes on a Mac.
 MEASURE = """
 import json, pathlib, resource, sys, torch
@@ -39,21 +34,16 @@ print(json.dumps({"peak_mb": round(peak), "gpu_mb": gpu and round(gpu), "gpu": t
 """
 
 
-def measure(path: Path, chosen: str) -> dict:
-    """Run a notebook in a fresh kernel; the row of what it took. Raises what a cell raises."""
-    runs = (RUNS / path.stem).resolve()
-    shutil.rmtree(runs, ignore_errors=True)
+def row_of(path: Path) -> dict:
+    """The row of an executed notebook; ValueError if it did not run to its end."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells.append(nbformat.v4.new_code_cell(MEASURE))
-    client = NotebookClient(notebook, timeout=7200, resources={"metadata": {"path": str(path.parent)}})
-    start = time.monotonic()
-    client.execute(env={**os.environ, "RXT_PROFILE": chosen, "RXT_RUNS": str(runs)})
-    seconds = time.monotonic() - start
-    shutil.rmtree(runs, ignore_errors=True)
-    said = "".join(output.text for output in notebook.cells[-1].outputs if output.output_type == "stream" and output.name == "stdout")
-    about = json.loads(said)
+    last = notebook.cells[-1]
+    said = "".join(output.text for output in last.outputs if output.output_type == "stream" and output.name == "stdout")
+    if MEASURED not in last.metadata.get("tags", []) or not said:
+        raise ValueError(f"{path} did not run to its end; build the book again")
+    about, run = json.loads(said), notebook.metadata.papermill
     hardware = about.pop("gpu") or f"{platform.machine()} processor, {about['threads']} threads"
-    return {"chapter": path.stem, "profile": chosen, "seconds": round(seconds, 1), **about, "hardware": hardware}
+    return {"chapter": path.stem, "profile": run.parameters.PROFILE, "seconds": round(run.duration, 1), **about, "hardware": hardware}
 
 
 def keep(row: dict, results: Path = RESULTS) -> None:
@@ -65,25 +55,12 @@ def keep(row: dict, results: Path = RESULTS) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="", help="ci, cpu or gpu; default: RXT_PROFILE, else by device")
-    parser.add_argument("notebooks", type=Path, nargs="+")
-    asked = parser.parse_args()
-    chosen = profile(asked.profile or None)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    failed = []
-    for path in asked.notebooks:
-        try:
-            row = {**measure(path, chosen), "commit": commit or "none"}
-        except Exception as error:  # one broken notebook must not hide the next
-            failed.append(path.stem)
-            print(f"{path}: {type(error).__name__}: {error}", file=sys.stderr)
-            continue
+    for path in sorted(EXECUTED.glob("*.ipynb")):
+        row = {**row_of(path), "commit": commit or "none"}
         keep(row)
-        print(f"{path.stem}: {row['seconds']} s, {row['peak_mb']} MB, of the GPU {row['gpu_mb'] or 0} MB", flush=True)
-    if failed:
-        print("FAILED, no row written: " + ", ".join(failed), file=sys.stderr)
-    return 1 if failed else 0
+        print(f"{path.stem}, {row['profile']}: {row['seconds']} s, {row['peak_mb']} MB, of the GPU {row['gpu_mb'] or 0} MB")
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import torch
 from rxt_lite.config import BOOK, GATES, MEMORY_ATTENTIONS
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.recall import ARMS, recall_rows
+from rxt_lite.experiments.recall import ARMS, overall, recall_rows, with_interval
 from rxt_lite.experiments.stages import SIZES as STAGES
-from rxt_lite.experiments.stages import SMALL, Size, overall, slots_after, with_interval
+from rxt_lite.experiments.stages import SMALL, Size, slots_after
 from rxt_lite.models import RxT
 from rxt_lite.training.loop import fit
 from rxt_lite.training.recipes import MEMORY_AWARE, lessons

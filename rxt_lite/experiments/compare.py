@@ -25,8 +25,8 @@ from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments.ablate import SIZES as ABLATE
-from rxt_lite.experiments.recall import memory_on, recall_rows
-from rxt_lite.experiments.stages import Size, overall, with_interval
+from rxt_lite.experiments.recall import memory_on, overall, recall_rows, with_interval
+from rxt_lite.experiments.stages import Size
 from rxt_lite.models import DecoderLM, RxT, WindowLM
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.loop import fit

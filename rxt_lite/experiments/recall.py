@@ -93,6 +93,18 @@ def recall_rows(model: EventModel, full_history: EventModel | None, dialogues: S
     return count(marks_of(model, full_history, dialogues, tokenizer, batch_size, arms), dialogues, seed=seed, by=by)
 
 
+def overall(rows: list[dict], arm: str) -> tuple[int, int]:
+    """(right answers, questions) of one arm over all distances."""
+    mine = [row for row in rows if row["arm"] == arm]
+    return round(sum(row["recall"] * row["n"] for row in mine)), sum(row["n"] for row in mine)
+
+
+def with_interval(right: int, n: int) -> dict[str, float]:
+    """{"recall", "low", "high", "n"}: the share and its 95 % Wilson interval."""
+    low, high = wilson(right, n)
+    return {"recall": right / n, "low": low, "high": high, "n": n}
+
+
 def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer,
              batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> dict[str, list[tuple[Probe, str]]]:
     """Each question, and how it was answered (see `classify`), under every arm."""

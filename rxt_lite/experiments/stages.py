@@ -21,8 +21,7 @@ from rxt_lite.config import BOOK, TINY, ModelConfig
 from rxt_lite.data.batches import make_batch
 from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.intervals import wilson
-from rxt_lite.experiments.recall import last_event_only, memory_on, memory_reset, recall_rows
+from rxt_lite.experiments.recall import last_event_only, memory_on, memory_reset, overall, recall_rows, with_interval
 from rxt_lite.experiments.stability import shape_of
 from rxt_lite.models import RxT
 from rxt_lite.training.pretraining import READS, joint_lm
@@ -110,18 +109,6 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
             yield {"plan": plan, "seed": seed, **with_interval(*of_arm["memory_on"]),
                    "reset": of_arm["memory_reset"][0] / n, "last_event": of_arm["last_event_only"][0] / n,
                    **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
-
-
-def overall(rows: list[dict], arm: str) -> tuple[int, int]:
-    """(right answers, questions) of one arm over all distances."""
-    mine = [row for row in rows if row["arm"] == arm]
-    return round(sum(row["recall"] * row["n"] for row in mine)), sum(row["n"] for row in mine)
-
-
-def with_interval(right: int, n: int) -> dict[str, float]:
-    """{"recall", "low", "high", "n"}: the share and its 95 % Wilson interval."""
-    low, high = wilson(right, n)
-    return {"recall": right / n, "low": low, "high": high, "n": n}
 
 
 @torch.no_grad()

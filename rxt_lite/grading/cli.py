@@ -2,6 +2,8 @@
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -53,17 +55,16 @@ def check_command(
     from rxt_lite.grading.source import read_lab
 
     failed = False
-    for source in sources:
-        with clear_errors():
-            lab = read_lab(source)
-            problems = check_lab(lab)
+    with clear_errors(), ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        labs = [read_lab(source) for source in sources]
+        for source, lab, problems in zip(sources, labs, pool.map(check_lab, labs)):
             if released is not None:
                 problems += filter(None, [differs(lab, released / f"{lab.name}.ipynb")])
-        failed |= bool(problems)
-        for problem in problems:
-            print(f"{source}: {problem}", file=sys.stderr)
-        wrong = len(lab.cells("wrong"))
-        print(f"{source}: {'FAILED' if problems else 'ok'}, {len(lab.questions)} questions, {lab.points:g} points, {wrong} wrong answers")
+            failed |= bool(problems)
+            for problem in problems:
+                print(f"{source}: {problem}", file=sys.stderr)
+            verdict, wrong = "FAILED" if problems else "ok", len(lab.cells("wrong"))
+            print(f"{source}: {verdict}, {len(lab.questions)} questions, {lab.points:g} points, {wrong} wrong answers")
     raise typer.Exit(1 if failed else 0)
 
 
