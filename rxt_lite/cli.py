@@ -60,8 +60,17 @@ def saved(run: Path | None, kind: str):
     from rxt_lite.data.tokenizer import load_tokenizer
     from rxt_lite.models.checkpoint import load
 
-    folder = (run if run is not None else Path(__file__).parent / "checkpoints" / "book") / kind
+    folder = (run if run is not None else shipped("book")) / kind
     return load(folder), load_tokenizer(folder / "tokenizer.json")
+
+
+def shipped(name: str) -> Path:
+    """The folder of a checkpoint in the package; ValueError if there is none of that name."""
+    place = Path(__file__).parent / "checkpoints"
+    names = sorted(folder.name for folder in place.iterdir())
+    if name not in names:
+        raise ValueError(f"--checkpoint {name!r} is not in the package; choose {', '.join(names)}, or give the folder of a run")
+    return place / name
 
 
 @app.command()
@@ -200,6 +209,8 @@ def answered(conversation, line: str, how: dict, *, as_json: bool, asking: bool)
 def recall(
     runs: Annotated[list[Path] | None, typer.Argument(
         help="folders written by `rxt-lite train`, one per training seed; the checkpoint in the package if left out")] = None,
+    checkpoint: Annotated[str, typer.Option(help="a checkpoint in the package, where no folder is given")] = "book",
+    full: Annotated[bool, typer.Option("--full", help="all tests of the book on 512 dialogues each: minutes")] = False,
     world: Annotated[str, typer.Option(help="preset of the small world")] = "base",
     split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues; 512 for the book's figures")] = 128,
@@ -211,21 +222,21 @@ def recall(
 ) -> None:
     """Recall of planted facts by distance: memory on, reset, swapped, last event only, full history, chance."""
     from rxt_lite.data.dialogues import make_dialogues
-    from rxt_lite.experiments.recall import marks_of, recall_rows, verdict_rows
+    from rxt_lite.experiments.recall import count, marks_of, test_sets, verdict_rows
     from rxt_lite.models.checkpoint import read_card
 
     with clear_errors():
         if dialogues < 2:
             raise ValueError(f"--dialogues {dialogues}: swapping memories needs at least 2 dialogues")
-        tests = make_dialogues(world, dialogues, split=split, seed=data_seed)
-        for run in runs or [Path(__file__).parent / "checkpoints" / "book"]:
+        tests = test_sets(512, data_seed) if full else {split: make_dialogues(world, dialogues, split=split, seed=data_seed)}
+        for run in runs or [shipped(checkpoint)]:
             model, tokenizer = saved(run, "rxt")
             full_history, _ = saved(run, "full_history")
             seed = read_card(run / "rxt")["card"].get("seed", 0)
-            if verdicts:
-                show(verdict_rows(marks_of(model, full_history, tests, tokenizer), seed=seed), as_json)
-            else:
-                show(recall_rows(model, full_history, tests, tokenizer, seed=seed, by=by), as_json)
+            for test, asked in tests.items():
+                marks = marks_of(model, full_history, asked, tokenizer)
+                rows = verdict_rows(marks, seed=seed) if verdicts else count(marks, asked, seed=seed, by=by)
+                show([{"test": test, **row} for row in rows] if full else rows, as_json)
 
 
 @app.command()

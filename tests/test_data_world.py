@@ -22,7 +22,7 @@ from rxt_lite.data.dialogues import (
     make_dialogues,
     to_row,
 )
-from rxt_lite.data.world import ATTRIBUTES, CHATTER, COLOURS, FOODS, OBJECTS, PEOPLE, PET_NAMES, PETS, PLACES
+from rxt_lite.data.world import ATTRIBUTES, CHATTER, COLOURS, FOODS, OBJECTS, PEOPLE, PET_NAMES, PETS, PLACES, facts_told
 
 # ------------------------------------------------------------------------------------------------- the oracle
 # It knows the word lists and English; it has never heard of probes, plans or templates.
@@ -51,7 +51,8 @@ QUESTIONS = {
              f"which food does {WHO} like"],
     "pet": [f"what pet does {WHO} have", f"which animal does {WHO} keep", f"do you know what (?:pet|animal) {WHO} has"],
     "pet name": [f"what is {WHO}'s pet called", f"what is the name of {WHO}'s pet",
-                 f"do you know the name of {WHO}'s pet", f"what name does {WHO}'s pet have"],
+                 f"do you know the name of {WHO}'s pet", f"what name does {WHO}'s pet have",
+                 f"what is the name of the pet of {WHO}"],
 }
 WORDS = {"colour": COLOURS, "place": PLACES, "holder": PEOPLE, "food": FOODS, "pet": PETS, "pet name": PET_NAMES}
 VALUE = re.compile(r"\b(%s)\b" % "|".join(word for words in WORDS.values() for word in words))
@@ -80,7 +81,8 @@ def oracle(events):
     """Reads the dialogue, checks every answer, and returns what it thinks of every question."""
     told, verdicts = defaultdict(list), []
     for turn, event in enumerate(events):
-        question = read("question", event.query) if event.query.endswith("?") else None
+        query = re.sub(f"the child who has the {OBJ}", lambda thing: told["holder", thing["e"]][-1][1], event.query)  # the first hop
+        question = read("question", query) if event.query.endswith("?") else None
         if not question:
             facts = list(facts_in(event.query))
             for attribute, entity, value in facts:
@@ -215,6 +217,20 @@ def test_a_paraphrase_is_asked_nowhere_else_and_in_known_words():
         assert set(re.findall(r"\w+", kind.ask_otherwise)) <= known, "a word in another case is another token"
     chat = {query for query, _ in CHATTER}
     assert not (asked("test_paraphrase") - chat) & (asked("train") | asked("test_iid"))
+
+
+@pytest.mark.parametrize("world", ["base", "hard", World(turns=3, people=1, objects=1, probes=1)])
+def test_two_hop_names_a_person_only_by_the_one_thing_they_have_and_by_nobody_elses(world):
+    for dialogue in make_dialogues(world, 200, split="test_two_hop"):
+        (probe,) = dialogue.probes
+        frame = re.escape(ATTRIBUTES[probe.attribute].ask_by_thing).replace(r"\{e\}", r"(\w+)")
+        (thing,) = re.fullmatch(frame, dialogue.events[probe.turn].query).groups()
+        told = [fact for event in dialogue.events for fact in facts_told(event.query)]
+        assert [fact for fact in told if fact[:2] == ("holder", thing)] == [("holder", thing, probe.entity)], "told once, of one person"
+        before = [fact for event in dialogue.events[: probe.turn] for fact in facts_told(event.query)]
+        assert ("holder", thing, probe.entity) in before and (probe.attribute, probe.entity, probe.value) in before
+    known = set(re.findall(r"\w+", " ".join(frame for kind in ATTRIBUTES.values() for frame in (*kind.tell, *kind.change, *kind.ask))))
+    assert all(set(re.findall(r"\w+", kind.ask_by_thing)) <= known for kind in ATTRIBUTES.values())
 
 
 def test_test_distance_asks_every_distance_equally_often_and_shows_the_value_once():

@@ -9,7 +9,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     recall.jsonl     rows of `recall_rows` on held-out dialogues of the world `base`, each with its training seed
     hard.jsonl       the same on the world `hard`, against distance, turn of writing and facts stored
     far.jsonl        the same on one question at each distance from 1 to 32, twice as long as anything trained on
-    verdicts.jsonl   how questions about told, changed and unknown facts were answered, for each of TESTS
+    verdicts.jsonl   how questions about told, changed and unknown facts were answered, for each test
     training.jsonl   the cards of all runs: data, steps, minutes, parameters
     compare.jsonl    RxT beside stateless decoders of its size and of twice that, with three views of the past
     ablate.jsonl     the same training with one thing changed
@@ -41,7 +41,7 @@ from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments import ablate, compare, continual, forgetting, long_dependency, stages
 from rxt_lite.experiments.cost import cost_rows, total_rows
 from rxt_lite.experiments.latency import latency_rows, measure_latency
-from rxt_lite.experiments.recall import BY, count, marks_of, recall_rows, verdict_rows
+from rxt_lite.experiments.recall import BY, count, marks_of, recall_rows, test_sets, verdict_rows
 from rxt_lite.experiments.slots import slot_tables
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, read_card, save
@@ -56,22 +56,13 @@ STEPS = {"rxt": 1500, "full_history": 1000}
 PRACTISED = ("unsure", "hard", "long")  # at the end, by the RxT: half of the questions of every third batch have no answer
 SIZE_OF = {"full": "cpu", "ci": "ci"}  # which of an experiment's SIZES
 DIALOGUES = {"full": 512, "ci": 64}
-TESTS = {  # name: world, split
-    "base": ("base", "test_iid"),
-    "hard": ("hard", "test_iid"),
-    "changed": ("base", "test_overwrite"),
-    "combinations": ("base", "test_combo"),
-    "paraphrase": ("base", "test_paraphrase"),
-    "far": ("far", "test_distance"),
-}
 
 Rows = Iterator[tuple[str, list[dict]]]  # (name of a file, rows to add to it)
 
 
 # ---------------------------------------------------------------------------------------------- the book's models
 def recall_part(profile: str, seeds: Iterable[int]) -> Rows:
-    many = {name: min(DIALOGUES[profile], 160) if name == "far" else DIALOGUES[profile] for name in TESTS}  # five at each distance
-    tests = {name: make_dialogues(world, many[name], split=split, seed=1000) for name, (world, split) in TESTS.items()}
+    tests = test_sets(DIALOGUES[profile], seed=1000)
     for seed, models, cards in trained(seeds) if profile == "full" else shipped():
         yield "training", cards
         yield from rows_of(models, tests, seed)

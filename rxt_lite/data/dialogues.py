@@ -22,7 +22,8 @@ from typing import Any
 
 from rxt_lite.data.world import ACKNOWLEDGEMENTS, ATTRIBUTES, CHATTER, LEVELS, OBJECTS, PEOPLE, REFUSAL
 
-SPLITS = ("train", "valid", "test_iid", "test_combo", "test_distance", "test_overwrite", "test_long", "test_paraphrase")
+SPLITS = ("train", "valid", "test_iid", "test_combo", "test_distance", "test_overwrite", "test_long", "test_paraphrase",
+          "test_two_hop")
 
 Key = tuple[str, str]                                                    # (attribute, entity)
 OF_OBJECTS = tuple(name for name, kind in ATTRIBUTES.items() if kind.entities is OBJECTS)
@@ -197,6 +198,9 @@ def _for_split(world: World, split: str, step: int) -> World:
                        distance=world.distance and min(world.distance, turns - 2))
     if split == "test_paraphrase":
         return replace(world, paraphrase=True)
+    if split == "test_two_hop":
+        return replace(world, turns=max(world.turns, 3), people=max(world.people, 1), objects=max(world.objects, 1), probes=1,
+                       overwrites=0, unknowns=0, gap=0, distance=None)
     if split == "test_long":
         return replace(world, turns=2 * world.turns, gap=world.gap and world.gap + world.turns)
     return world
@@ -228,6 +232,7 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
     test_overwrite          every asked fact has changed before
     test_long               twice the turns with as many questions (a gap grows by the turns added)
     test_paraphrase         every question is asked in words that no other split asks it in
+    test_two_hop            one question, about a person who is named only by the thing they were told to have
 
     Raises ValueError for an unknown preset or split.
     """
@@ -238,6 +243,8 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
     dice = Dice(f"{seed}/{split}/{index}")
     plans = _plan(world, dice)
     near, far = _keys(world, dice)
+    if split == "test_two_hop":                                          # what is asked is about people: it stands last
+        near.sort(key=lambda key: key[0] in OF_PEOPLE)
     for plan in plans:
         plan.key = (far if plan.far else near).pop()
         if dice.random() < world.unknowns:
@@ -248,6 +255,8 @@ def make_dialogue(world: World | str, *, split: str = "train", seed: int = 0, in
         for n, (turn, value) in enumerate(zip(plan.writes, plan.values)):
             acts[turn].tells.append((*plan.key, value, n > 0))
         acts[plan.ask].asks = plan
+    if split == "test_two_hop":
+        _tell_who_has_what(dice, acts, plans[0], near)
     _fill(world, dice, acts, plans, near, far)
     events = tuple(_speak(world, dice, turn) for turn in acts)
     return Dialogue(events, _probes(acts, events, split))
@@ -301,6 +310,7 @@ class _Plan:
     far: bool = False                                                    # told before the gap, asked after it
     key: Key = ("", "")
     values: list[str] = field(default_factory=list)                      # one for each write; the last one is true
+    thing: str = ""                                                      # what the person has who is asked about, if that is how
 
 
 def _plan(world: World, dice: Dice) -> list[_Plan]:
@@ -382,6 +392,15 @@ def _values_of(plan: _Plan, dice: Dice, split: str, others: list[Key]) -> list[s
     return [*(dice.pick(old) for _ in plan.writes[1:]), true]
 
 
+def _tell_who_has_what(dice: Dice, acts: list["_Turn"], plan: _Plan, near: list[Key]) -> None:
+    """Tell, before the question, which thing the person has; in a turn of its own where there is one. The thing has one holder."""
+    person = plan.key[1]
+    free = [turn for turn in range(plan.ask) if not acts[turn].tells] or plan.writes
+    plan.thing = dice.pick([thing for name, thing in near if name == "holder"])
+    near[:] = [key for key in near if key != ("holder", plan.thing)]
+    acts[dice.pick(free)].tells.append(("holder", plan.thing, person, False))
+
+
 # -- the other turns
 @dataclass
 class _Turn:
@@ -423,7 +442,7 @@ def _speak(world: World, dice: Dice, turn: _Turn) -> Event:
         return Event(*dice.pick(CHATTER[:world.templates * len(CHATTER) // LEVELS]))
     name, entity = turn.asks.key
     frame = ATTRIBUTES[name].ask_otherwise if world.paraphrase else dice.pick(ATTRIBUTES[name].ask[:world.templates])
-    query = frame.format(e=entity)
+    query = ATTRIBUTES[name].ask_by_thing.format(e=turn.asks.thing) if turn.asks.thing else frame.format(e=entity)
     return Event(query, ATTRIBUTES[name].answer.format(e=entity, v=turn.asks.values[-1]) if turn.asks.writes else REFUSAL)
 
 

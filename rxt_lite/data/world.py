@@ -31,7 +31,8 @@ class Attribute:
     """What can be said about one kind of entity: three ways to tell, change and ask, one to answer.
 
     `ask_otherwise` is a fourth way to ask, in words that occur elsewhere, which no split but test_paraphrase uses.
-    In every sentence `{e}` stands for the entity and `{v}` for the value.
+    `ask_by_thing` asks about a person who is named only by the thing `{e}` that they hold: test_two_hop alone.
+    In every other sentence `{e}` stands for the entity and `{v}` for the value.
     """
 
     entities: tuple[str, ...]
@@ -41,6 +42,7 @@ class Attribute:
     ask: tuple[str, str, str]
     ask_otherwise: str
     answer: str
+    ask_by_thing: str = ""
 
 
 ATTRIBUTES = {
@@ -71,21 +73,24 @@ ATTRIBUTES = {
         change=("Now {e} likes {v}.", "{e} likes {v} now.", "These days {e} likes {v}."),
         ask=("What food does {e} like?", "What does {e} like to eat?", "Do you know what {e} likes to eat?"),
         ask_otherwise="Which food does {e} like?",
-        answer="{e} likes {v}."),
+        answer="{e} likes {v}.",
+        ask_by_thing="What food does the child who has the {e} like?"),
     "pet": Attribute(
         entities=PEOPLE, values=PETS,
         tell=("{e} has a {v}.", "{e} keeps a {v}.", "{e}'s pet is a {v}."),
         change=("Now {e} has a {v}.", "{e} has a {v} now.", "These days {e} has a {v}."),
         ask=("What pet does {e} have?", "Which animal does {e} keep?", "Do you know what pet {e} has?"),
         ask_otherwise="Do you know what animal {e} has?",
-        answer="{e} has a {v}."),
+        answer="{e} has a {v}.",
+        ask_by_thing="What pet does the child who has the {e} have?"),
     "pet name": Attribute(
         entities=PEOPLE, values=PET_NAMES,
         tell=("{e}'s pet is called {v}.", "{e} calls the pet {v}.", "The name of {e}'s pet is {v}."),
         change=("Now {e}'s pet is called {v}.", "{e}'s pet is called {v} now.", "These days {e} calls the pet {v}."),
         ask=("What is {e}'s pet called?", "What is the name of {e}'s pet?", "Do you know the name of {e}'s pet?"),
         ask_otherwise="What name does {e}'s pet have?",
-        answer="{e}'s pet is called {v}."),
+        answer="{e}'s pet is called {v}.",
+        ask_by_thing="What is the name of the pet of the child who has the {e}?"),
 }
 
 REFUSAL = "I do not know."

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rxt_lite.config import PAD
-from rxt_lite.data.dialogues import Dialogue, Probe, classify
+from rxt_lite.data.dialogues import Dialogue, Probe, classify, make_dialogues
 from rxt_lite.data.tokenizer import decode, encode_query
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.models.base import EventModel, State, join
@@ -52,6 +52,23 @@ def last_event_only(model: EventModel, state: State, last: Tensor | None) -> Sta
 
 
 ARMS: tuple[Arm, ...] = (memory_on, memory_reset, memory_swapped, last_event_only)
+
+
+TESTS = {  # name: world, split
+    "base": ("base", "test_iid"),
+    "hard": ("hard", "test_iid"),
+    "changed": ("base", "test_overwrite"),
+    "combinations": ("base", "test_combo"),
+    "paraphrase": ("base", "test_paraphrase"),
+    "two hops": ("base", "test_two_hop"),
+    "far": ("far", "test_distance"),
+}
+
+
+def test_sets(many: int, seed: int) -> dict[str, list[Dialogue]]:
+    """{name: `many` held-out dialogues} for each of TESTS; of "far" at most 160, five at each distance."""
+    return {name: make_dialogues(world, min(many, 160) if name == "far" else many, split=split, seed=seed)
+            for name, (world, split) in TESTS.items()}
 
 
 def ask(model: EventModel, queries: Sequence[str], state: State, tokenizer, max_new_tokens: int = 12) -> tuple[Tensor, Tensor]:
