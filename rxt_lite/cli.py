@@ -78,7 +78,7 @@ def train(
     run: Annotated[Path, typer.Argument(help="folder for the run; an unfinished run in it goes on")],
     preset: Annotated[str, typer.Option(help="shape of the model, see `rxt-lite presets`")] = "",
     world: Annotated[list[str] | None, typer.Option(
-        help="preset of the small world: easy, base, long, far, overwrite, unsure, long_range, hard; may be given several times")] = None,
+        help="preset of the small world, repeatable: easy, base, long, far, overwrite, unsure, things, long_range, hard")] = None,
     stories: Annotated[str, typer.Option(help='real stories instead: a .txt, .json, .parquet file, or "hub"')] = "",
     limit: Annotated[int | None, typer.Option(help="read only the first so many stories")] = None,
     model: Annotated[str, typer.Option(help="rxt, full_history or both")] = "",

@@ -53,7 +53,10 @@ from rxt_lite.training.source import WorldBatches
 RUNS, SHIPPED = Path("_build/results"), Path("rxt_lite/checkpoints/book")
 FOLDERS = {"full": Path("book/results"), "ci": Path("_build/results-ci")}
 STEPS = {"rxt": 1500, "full_history": 1000}
-PRACTISED = ("unsure", "hard", "long")  # at the end, by the RxT: half of the questions of every third batch have no answer
+PRACTISED = {  # at the end, by the RxT: half of the questions of "unsure" have no answer, and "things" are what it still confused
+    "practice": ("unsure", "hard", "long"),
+    "more_practice": ("unsure", "hard", "long", "things"),
+}
 SIZE_OF = {"full": "cpu", "ci": "ci"}  # which of an experiment's SIZES
 DIALOGUES = {"full": 512, "ci": 64}
 
@@ -85,7 +88,9 @@ def trained(seeds: Iterable[int]) -> Iterator[tuple[int, dict[str, EventModel], 
         run, kinds = RUNS / f"seed-{seed}", tuple(KINDS) if n == 0 else ("rxt",)
         stage = {kind: replace(MEMORY_AWARE, steps=STEPS[kind]) for kind in kinds}
         models = {kind: train_on_world(run, kind=kind, seed=seed, stage=stage[kind], bf16=True)[0] for kind in kinds}
-        models["rxt"], _ = train_on_world(run, seed=seed, stages=("practice",), worlds=PRACTISED, bf16=True, valid=())
+        for n_th, (name, worlds) in enumerate(PRACTISED.items()):
+            how = {"worlds": worlds, "data_seed": seed + 100 * n_th, "bf16": True, "valid": ()}
+            models["rxt"], _ = train_on_world(run, seed=seed, stages=(name,), **how)
         cards = {kind: read_card(run / kind)["card"] for kind in kinds}
         if n == 0:
             for kind, model in models.items():

@@ -182,6 +182,7 @@ PRESETS = {
     "far": World(turns=33, people=3, objects=3, probes=6),
     "overwrite": replace(BASE, probes=2, overwrites=0.7),
     "unsure": replace(BASE, unknowns=0.5),
+    "things": World(people=1, objects=3, probes=4, unknowns=0.25),
     "long_range": World(turns=12, probes=2, gap=8),
     "hard": World(people=4, objects=4, probes=4, overwrites=0, unknowns=0, chatter=0),  # 5 facts or more, no turn to spare
 }

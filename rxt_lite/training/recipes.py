@@ -75,10 +75,11 @@ def make_model(kind: str, config: ModelConfig, transcript: int, seed: int) -> Ev
 
 def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = BOOK, stage: Stage = MEMORY_AWARE,
                    stages: Sequence[str] = (), worlds: Sequence[str] = WORLDS, batch_size: int = 64, seed: int = 0,
-                   **how) -> tuple[EventModel, list[dict]]:
+                   data_seed: int | None = None, **how) -> tuple[EventModel, list[dict]]:
     """Train one model on the embedded small world and save it in the folder `run`; returns it with its rows.
 
-    stages  names of stages to go through one after the other, in place of the one `stage`: see `train_stages`
+    stages     names of stages to go through one after the other, in place of the one `stage`: see `train_stages`
+    data_seed  of the dialogues, for some that no earlier stage has seen; `seed` where it is left out
     """
     tokenizer = world_tokenizer()
     config = replace(config, vocab_size=tokenizer.get_vocab_size())
@@ -86,7 +87,7 @@ def train_on_world(run: Path | str, *, kind: str = "rxt", config: ModelConfig = 
 
     def batches(stage: Stage) -> WorldBatches:
         taught = lessons(worlds, stage.steps) if stage.lessons else ((0, tuple(worlds)),)
-        return WorldBatches(taught, batch_size, seed, config.max_len, tokenizer)
+        return WorldBatches(taught, batch_size, seed if data_seed is None else data_seed, config.max_len, tokenizer)
 
     if how.get("patience") or stages:
         held_out = [make_dialogues(world, 128, split="valid", seed=seed) for world in worlds]

@@ -10,7 +10,7 @@
 Sources: arXiv 2510.03561, sections on supervised training; where the paper and its authors' code differ, "published" is
 what the code does. Ours changes one thing at a time, so that each can be measured: `rxt-lite stages`.
 
-`practice` comes after all that: the last lesson once more, with the worlds that are asked for.
+`practice` and `more_practice` come after all that: the last lesson once more, with the worlds that are asked for.
 
 Common to both sides, unlike the published code: padding is never a target and never read; an optimiser step sees all
 events of a batch of dialogues, where the published one makes a step after every event.
@@ -48,6 +48,7 @@ MEMORY_ATTENTION_PUBLISHED = Stage(name="memory attention, published", loss=imit
 # Published: the gradient of an answer reaches one update, [A] counts as a target, and what learns grows in three steps.
 MEMORY_AWARE = Stage(name="memory-aware training", loss=answer_loss, steps=1500)
 PRACTICE = replace(MEMORY_AWARE, name="practice", lessons=False, steps=1000, lr=2e-3, warmup=50)  # the last lesson once more, other worlds
+MORE_PRACTICE = replace(PRACTICE, name="more practice", lr=1.5e-3)
 MEMORY_AWARE_PUBLISHED = replace(MEMORY_AWARE, name="memory-aware training, published", steps=1500,
                                  options={"depth": 1, "targets": "answer_and_frame"})
 MEMORY_AWARE_DECODER = replace(MEMORY_AWARE_PUBLISHED, name="memory-aware training, published: decoder", steps=400,
@@ -64,6 +65,7 @@ STAGES = {
     "memory_attention_published": MEMORY_ATTENTION_PUBLISHED,
     "memory_aware": MEMORY_AWARE,
     "practice": PRACTICE,
+    "more_practice": MORE_PRACTICE,
     "memory_aware_published_decoder": MEMORY_AWARE_DECODER,
     "memory_aware_published_memory": MEMORY_AWARE_MEMORY,
     "memory_aware_published": MEMORY_AWARE_PUBLISHED,
