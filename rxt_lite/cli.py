@@ -228,6 +228,8 @@ def recall(
     with clear_errors():
         if dialogues < 2:
             raise ValueError(f"--dialogues {dialogues}: swapping memories needs at least 2 dialogues")
+        if full and (world, split, dialogues) != ("base", "test_iid", 128):
+            raise ValueError("--full is all tests on 512 dialogues each; leave out --world, --split and --dialogues, or --full")
         tests = test_sets(512, data_seed) if full else {split: make_dialogues(world, dialogues, split=split, seed=data_seed)}
         for run in runs or [shipped(checkpoint)]:
             model, tokenizer = saved(run, "rxt")

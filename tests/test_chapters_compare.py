@@ -14,6 +14,7 @@ from test_chapters import cells, published, run, verdict
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.experiments.ablate import SIZES
 from rxt_lite.experiments.intervals import wilson
+from rxt_lite.experiments.stored import stored
 
 CHAPTER = "rxt-or-stateless"
 RXT = ("rxt", "memory")
@@ -171,20 +172,18 @@ def test_table_and_figure_take_all_arms_or_two(tools, rows, capsys):
 
 
 def test_without_stored_rows_a_sentence_says_so_and_the_live_rows_are_read(tools, capsys, tmp_path, monkeypatch):
-    from pathlib import Path
-
     monkeypatch.chdir(tmp_path)
     live = made_up({RXT: 0.3, ("equal", "no history"): 0.1})
-    names = {"Path": Path, "json": json, "live": live, "VIEWS": {}, "ceilings": lambda dialogues, views: {"of": len(dialogues)}}
+    names = {"stored": stored, "live": live, "VIEWS": {}, "ceilings": lambda dialogues, views: {"of": len(dialogues)}}
     names |= {"SIZES": SIZES, "make_dialogues": make_dialogues}
     alone = run([cells(CHAPTER)["ours"]], **tools | names)
     assert alone["rows"] is live and alone["known"] == {}
     assert "There are no stored rows here" in capsys.readouterr().out
     (tmp_path / "results").mkdir()
-    stored = [{**row, "hardware": "a machine"} for row in made_up(alike(0.5))]
-    (tmp_path / "results" / "compare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in stored))
+    kept = [{**row, "hardware": "a machine"} for row in made_up(alike(0.5))]
+    (tmp_path / "results" / "compare.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
     beside = run([cells(CHAPTER)["ours"]], **tools | names)
-    assert beside["rows"] == stored and beside["known"] == {"of": SIZES["cpu"].dialogues}
+    assert beside["rows"] == kept and beside["known"] == {"of": SIZES["cpu"].dialogues}
     said = capsys.readouterr().out
     assert "There are no stored rows" not in said and "a machine" in said
 

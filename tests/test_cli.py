@@ -95,6 +95,7 @@ def test_a_finished_run_is_over_at_once(run):
         (("recall", "{run}", "--world", "flat"), ["flat"]),
         (("recall", "{run}", "--split", "exam"), ["exam", "test_iid"]),
         (("recall", "{run}", "--dialogues", "1"), ["at least 2"]),
+        (("recall", "{run}", "--full", "--world", "hard"), ["--full", "leave out"]),
         (("cost", "--turns", "0"), ["turns=0", "at least 1"]),
         (("cost", "--preset", "huge"), ["huge", "book"]),
         (("chat", "{tmp}/nowhere"), ["nowhere"]),

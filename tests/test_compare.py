@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rxt_lite.config import BOOK, BOS, EOS, PAD, TINY, A, ModelConfig, Q
-from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows
+from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows, as_text
 from rxt_lite.experiments.compare import arms, compare_rows
 from rxt_lite.models import DecoderLM, WindowLM
 
@@ -102,3 +102,13 @@ def test_rows_carry_their_controls(tmp_path):
     rows = list(ablate_rows(tmp_path, SIZES["ci"], ["lessons"]))
     assert [row["variant"] for row in rows] == list(TABLES["lessons"])
     assert all({"recall", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank"} <= set(row) for row in rows)
+
+
+def test_a_table_as_text_has_a_line_for_each_variant_with_means_over_its_seeds():
+    row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "memory_reset": 0.1,
+           "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
+    text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot"}, row | {"table": "memory"}], "gate")
+    head, none, slot, _, about = text.split("\n")
+    assert head.split()[:2] == ["recall", "reset"] and none.split() == "none 0.60 0.10 0.10 0.20 0.00 4.00 2".split()
+    assert slot.split()[-1] == "1" and "300 steps each, 96 questions" in about and "at most 0.10" in about
+    assert as_text([], "gate") == "no rows of the table 'gate' here"

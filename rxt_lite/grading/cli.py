@@ -2,8 +2,6 @@
 
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +48,9 @@ def check_command(
     released: Annotated[Path | None, typer.Option(help="folder whose student notebooks must be what the sources generate")] = None,
 ) -> None:
     """Prove that the right answers earn all, a release nothing, and each known-wrong answer loses what it should."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     from rxt_lite.cli import clear_errors
     from rxt_lite.grading.check import check_lab, differs
     from rxt_lite.grading.source import read_lab
