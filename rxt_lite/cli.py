@@ -357,15 +357,23 @@ def ablate(
 def compare(
     runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/compare"),
     size: Size = "",
+    stories: Annotated[str | None, typer.Option(help="real stories in place of the small world: a file, or hub")] = None,
+    limit: Annotated[int | None, typer.Option(help="how many stories")] = None,
     as_json: Json = False,
 ) -> None:
     """RxT against stateless decoders of its size and of twice that: without history, with RxT's window, with all of it."""
-    from rxt_lite.experiments.compare import SIZES, compare_rows
+    from rxt_lite.experiments.compare import SIZES, STORY_SIZES, compare_rows, story_compare_rows
     from rxt_lite.profile import profile
 
     with clear_errors():
-        rows = compare_rows(runs, SIZES[profile(size or None)])
-        show(rows if as_json else narrow(rows, "model", "context", "seed", "parameters", "perplexity", "recall", "n", "tokens"), as_json)
+        name = profile(size or None)
+        if limit is not None and not stories:
+            raise ValueError(f"--limit {limit} counts stories; give --stories too")
+        if stories:
+            rows, columns = story_compare_rows(runs, STORY_SIZES[name], stories, limit), ("turns", "bits_per_byte", "low", "high", "exact")
+        else:
+            rows, columns = compare_rows(runs, SIZES[name]), ("parameters", "perplexity", "recall", "n")
+        show(rows if as_json else narrow(rows, "model", "context", "seed", *columns, "tokens"), as_json)
 
 
 @app.command()

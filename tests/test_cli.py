@@ -96,6 +96,8 @@ def test_a_finished_run_is_over_at_once(run):
         (("recall", "{run}", "--split", "exam"), ["exam", "test_iid"]),
         (("recall", "{run}", "--dialogues", "1"), ["at least 2"]),
         (("recall", "{run}", "--full", "--world", "hard"), ["--full", "leave out"]),
+        (("compare", "{tmp}/x", "--limit", "5"), ["--limit 5", "--stories"]),
+        (("compare", "{tmp}/x", "--profile", "ci", "--stories", "{tmp}/nothing.txt"), ["nothing.txt"]),
         (("cost", "--turns", "0"), ["turns=0", "at least 1"]),
         (("cost", "--preset", "huge"), ["huge", "book"]),
         (("chat", "{tmp}/nowhere"), ["nowhere"]),

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from rxt_lite.config import BOOK, BOS, EOS, PAD, TINY, A, ModelConfig, Q
-from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows, as_text
-from rxt_lite.experiments.compare import arms, compare_rows
+from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows
+from rxt_lite.experiments.compare import STORY_SIZES, arms, compare_rows, story_compare_rows
+from rxt_lite.experiments.stored import as_text
 from rxt_lite.models import DecoderLM, WindowLM
 
 CONFIG = replace(TINY, max_len=64)
@@ -77,6 +78,21 @@ def test_arms_read_as_much_as_they_may(tmp_path):
     assert list(compare_rows(tmp_path, SIZES["ci"])) == rows  # finished runs are loaded
 
 
+def test_the_same_arms_read_the_same_stories(tmp_path):
+    tale = "Once upon a time there was a girl named {0}. {0} had a red hat. She went to the park. {0} was happy number {1}. "
+    stories = tmp_path / "stories.txt"
+    stories.write_text("<|endoftext|>".join(tale.format("Lily" if n % 2 else "Anna", n) * 2 for n in range(120)))
+    rows = list(story_compare_rows(tmp_path / "runs", STORY_SIZES["ci"], str(stories)))
+    told = {(row["model"], row["context"], row["turns"]): row for row in rows}
+    assert len(told) == 7 * 3 and {row["turns"] for row in rows} == {"all", "next", "recall"}
+    for row in rows:
+        same = told["rxt", "memory", row["turns"]]
+        assert (row["n"], row["asked"]) == (same["n"], same["asked"]) and row["low"] < row["bits_per_byte"] < row["high"]
+    tokens = {context: told["equal", context, "all"]["tokens"] for context in ("no history", "window", "full history")}
+    assert tokens["no history"] < tokens["window"] <= tokens["full history"]
+    assert told["rxt", "memory", "all"]["tokens"] == pytest.approx(2 * tokens["no history"])
+
+
 # --- one thing at a time ---------------------------------------------------------------------
 
 
@@ -107,8 +123,8 @@ def test_rows_carry_their_controls(tmp_path):
 def test_a_table_as_text_has_a_line_for_each_variant_with_means_over_its_seeds():
     row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "memory_reset": 0.1,
            "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
-    text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot"}, row | {"table": "memory"}], "gate")
+    text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot", "steps": 900}])
     head, none, slot, _, about = text.split("\n")
     assert head.split()[:2] == ["recall", "reset"] and none.split() == "none 0.60 0.10 0.10 0.20 0.00 4.00 2".split()
-    assert slot.split()[-1] == "1" and "300 steps each, 96 questions" in about and "at most 0.10" in about
-    assert as_text([], "gate") == "no rows of the table 'gate' here"
+    assert slot.split()[-1] == "1" and "300 to 900 steps each, 96 questions" in about and "at most 0.10" in about
+    assert as_text([row], of="table").split("\n")[1].startswith("gate ") and "no stored rows" in as_text([])

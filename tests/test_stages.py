@@ -669,7 +669,8 @@ def test_both_sides_are_measured(tmp_path):
     some = ("ours", "ours, memory-aware alone", "ours with memory_aware_published")
     rows = list(stages_rows(tmp_path, size, some))
     assert [row["plan"] for row in rows] == list(some) and [row["steps"] for row in rows] == [4, 1, 4]
-    columns = ["plan", "seed", "recall", "low", "high", "n", "reset", "last_event", "cosine", "rank", "loss", "steps"]
+    columns = ["plan", "seed", "recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank",
+               "loss", "steps"]
     assert all(list(row) == columns for row in rows)
     assert all(0 <= row["low"] <= row["recall"] <= row["high"] <= 1 and -1 <= row["cosine"] <= 1 for row in rows)
     shared, own = (torch.load(tmp_path / "seed-0" / name / "rxt.joint_lm.run", weights_only=True)["rows"][0]["seconds"]

@@ -12,6 +12,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     verdicts.jsonl   how questions about told, changed and unknown facts were answered, for each test
     training.jsonl   the cards of all runs: data, steps, minutes, parameters
     compare.jsonl    RxT beside stateless decoders of its size and of twice that, with three views of the past
+    story_compare.jsonl     the same on real stories; only with `--only story_compare --stories FILE`, or hub for FILE
     ablate.jsonl     the same training with one thing changed
     stages.jsonl     the published curriculum beside ours
     cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
@@ -31,6 +32,7 @@ import platform
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -109,6 +111,11 @@ def compare_part(profile: str, seeds: Iterable[int]) -> Rows:
         yield "compare", [row]
 
 
+def story_compare_part(profile: str, seeds: Iterable[int], source: str) -> Rows:
+    for row in compare.story_compare_rows(RUNS / profile / "story-compare", compare.STORY_SIZES[SIZE_OF[profile]], source):
+        yield "story_compare", [row]
+
+
 def ablate_part(profile: str, seeds: Iterable[int]) -> Rows:
     for row in ablate.ablate_rows(RUNS / profile / "ablate", ablate.SIZES[SIZE_OF[profile]]):
         yield "ablate", [row]
@@ -168,7 +175,7 @@ def continual_part(profile: str, seeds: Iterable[int]) -> Rows:
 
 PARTS = {"recall": recall_part, "cost": cost_part, "latency": latency_part, "slots": slots_part, "compare": compare_part,
          "ablate": ablate_part, "stages": stages_part, "memnet": memnet_part, "forgetting": forgetting_part,
-         "continual": continual_part, "long_dependency": dependency_part}
+         "continual": continual_part, "long_dependency": dependency_part, "story_compare": story_compare_part}
 
 
 # ---------------------------------------------------------------------------------------------- where rows go
@@ -189,8 +196,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds of the book's models")
     parser.add_argument("--profile", choices=list(FOLDERS), default="full")
-    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=[name for name in PARTS if name != "story_compare"])
+    parser.add_argument("--stories", metavar="FILE", default="hub", help="where the stories of story_compare come from")
     asked = parser.parse_args()
+    PARTS["story_compare"] = partial(story_compare_part, source=asked.stories)
     of_file: dict[str, list[dict]] = {}
     about = origin(asked.profile)
     for part in asked.only:

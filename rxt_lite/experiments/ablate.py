@@ -17,7 +17,7 @@ import torch
 from rxt_lite.config import BOOK, GATES, MEMORY_ATTENTIONS
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.recall import ARMS, overall, recall_rows, with_interval
+from rxt_lite.experiments.recall import recall_rows, with_controls
 from rxt_lite.experiments.stages import SIZES as STAGES
 from rxt_lite.experiments.stages import SMALL, Size, slots_after
 from rxt_lite.models import RxT
@@ -87,26 +87,5 @@ def measure(folder: Path | str, size: Size, table: str, name: str, variant: Vari
     history = fit(model, stage, data, seed=seed, run=run, bf16=True)
     tests = make_dialogues(world, size.dialogues, split="test_iid", seed=1000)
     asked = recall_rows(model, None, tests, tokenizer, seed=seed)
-    right, n = overall(asked, "memory_on")
-    controls = {arm.__name__: overall(asked, arm.__name__)[0] / n for arm in ARMS[1:]}
-    return {"parameters": sum(p.numel() for p in model.parameters()), **with_interval(right, n), **controls,
+    return {"parameters": sum(p.numel() for p in model.parameters()), **with_controls(asked),
             **slots_after(model, tests, tokenizer), "loss": history[-1]["loss"], "steps": len(history)}
-
-
-COLUMNS = {"recall": "recall", "reset": "memory_reset", "swapped": "memory_swapped", "last event": "last_event_only",
-           "cosine": "cosine", "rank": "rank"}
-
-
-def as_text(rows: Sequence[dict], table: str) -> str:
-    """Rows of one table as a reader sees them: a line for each variant, means over its seeds, and how far chance reaches."""
-    rows = [row for row in rows if row["table"] == table]
-    if not rows:
-        return f"no rows of the table {table!r} here"
-    lines = [f"{'':28}" + "".join(f"{name:>12}" for name in COLUMNS) + "   seeds"]
-    for variant in dict.fromkeys(row["variant"] for row in rows):
-        mine = [row for row in rows if row["variant"] == variant]
-        means = [sum(row[key] for row in mine) / len(mine) for key in COLUMNS.values()]
-        lines.append(f"{variant:28}" + "".join(f"{mean:12.2f}" for mean in means) + f"{len(mine):8}")
-    width = max((row["high"] - row["low"]) / 2 for row in rows)
-    runs = f"{rows[0]['steps']} steps each, {rows[0]['n']} questions"
-    return "\n".join([*lines, "", f"{runs}; of a share in one run at most {width:.2f} to either side is chance (95 %)"])

@@ -8,6 +8,8 @@ held-out questions. What differs is what they may look at when they answer:
     window        the last whole events of at most `max_len` tokens in all: as much as RxT reads in one event
     full history  the whole transcript
 
+`story_compare_rows` does the same with real stories told chunk by chunk.
+
 A published comparison (arXiv 2510.03561, table 3) has a stateless model without history labels of its own, so its losses
 are not those of the same tokens; here they are.
 """
@@ -20,22 +22,29 @@ from pathlib import Path
 
 import torch
 
-from rxt_lite.config import ModelConfig
+from rxt_lite.config import NANO_12M, STORY, ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import make_dialogues
-from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.data.tokenizer import encode_event, world_tokenizer
 from rxt_lite.experiments.ablate import SIZES as ABLATE
 from rxt_lite.experiments.recall import memory_on, overall, recall_rows, with_interval
 from rxt_lite.experiments.stages import Size
+from rxt_lite.experiments.stories import answer_bits, of_turns, ratio_interval, split_stories
 from rxt_lite.models import DecoderLM, RxT, WindowLM
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.loop import fit
-from rxt_lite.training.losses import answer_logits
-from rxt_lite.training.recipes import MEMORY_AWARE, lessons, twin
-from rxt_lite.training.source import WorldBatches
+from rxt_lite.training.losses import answer_logits, whole_answers_right
+from rxt_lite.training.recipes import MEMORY_AWARE, ON_STORIES, lessons, twin
+from rxt_lite.training.source import ListBatches, WorldBatches
+from rxt_lite.training.stages import Stage
 
 TRANSCRIPT = 1024  # tokens that a full history may have
 SIZES = {**ABLATE, "cpu": replace(ABLATE["cpu"], seeds=(0, 1, 2))}
+STORY_SIZES = {  # the world is that of the stories
+    "ci": replace(ABLATE["ci"], config=replace(ABLATE["ci"].config, vocab_size=512, max_len=128)),
+    "cpu": replace(SIZES["cpu"], config=STORY, steps=ON_STORIES.steps, batch_size=8),
+    "gpu": replace(ABLATE["gpu"], config=NANO_12M, steps=4000),
+}
 
 
 def wider(config: ModelConfig, max_len: int) -> ModelConfig:
@@ -68,15 +77,55 @@ def compare_rows(folder: Path | str, size: Size) -> Iterator[dict]:
     stage = replace(MEMORY_AWARE, steps=size.steps or MEMORY_AWARE.steps)
     for seed in size.seeds:
         data = WorldBatches(lessons((size.world,), stage.steps), size.batch_size, seed, config.max_len, tokenizer)
-        for (name, context), make in arms(config).items():
-            torch.manual_seed(seed)
-            model = make().to("cuda" if torch.cuda.is_available() else "cpu")
-            run = Path(folder) / f"seed-{seed}" / f"{name}-{context.replace(' ', '-')}.run"
-            history = fit(model, stage, data, seed=seed, run=run, bf16=True)
+        for (name, context), model in trained(folder, config, stage, data, seed):
             asked = recall_rows(model, None, tests, tokenizer, seed=seed, arms=[memory_on])
             yield {"model": name, "context": context, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
                    **surprise(model, batch.to(model.device)), **with_interval(*overall(asked, "memory_on")),
-                   "tokens": tokens_read(model, batch), "steps": len(history)}
+                   "tokens": tokens_read(model, batch), "steps": stage.steps}
+
+
+def trained(folder: Path | str, config: ModelConfig, stage: Stage, data: Callable[[int], Batch],
+            seed: int) -> Iterator[tuple[tuple[str, str], EventModel]]:
+    """Every arm, trained on the same batches; finished runs are loaded, unfinished ones go on."""
+    for (name, context), make in arms(config).items():
+        torch.manual_seed(seed)
+        model = make().to("cuda" if torch.cuda.is_available() else "cpu")
+        fit(model, stage, data, seed=seed, run=Path(folder) / f"seed-{seed}" / f"{name}-{context.replace(' ', '-')}.run", bf16=True)
+        yield (name, context), model
+
+
+def story_compare_rows(folder: Path | str, size: Size, source: str, limit: int | None = None) -> Iterator[dict]:
+    """The same arms on the stories of `source`, of which one in twenty is held out; rows {"model", "context", "seed",
+    "parameters", "turns", "bits_per_byte", "low", "high", "n", "exact", "asked", "tokens", "steps"}.
+
+    turns       which answers: "all", those to "What happened next?" ("next"), those about what was told ("recall")
+    bits_per_byte   of the true answers; low, high: 95 % interval of the mean over the n stories
+    exact       share of the `asked` answers whose every token is the most likely one, given the true tokens before it
+    tokens      read for the last turn of a story, the update counted: a mean
+
+    Stories longer than TRANSCRIPT tokens are left out, for all arms.
+    """
+    tokenizer, *split = split_stories(source, size.config, limit=limit)
+    length = lambda dialogue: sum(len(encode_event(tokenizer, e.query, e.answer)) for e in dialogue.events)  # noqa: E731
+    train, valid = ([d for d in part if length(d) <= TRANSCRIPT] for part in split)
+    valid, config = valid[: size.dialogues], replace(size.config, vocab_size=tokenizer.get_vocab_size())
+    stage = replace(ON_STORIES, steps=size.steps)
+    parts = [valid[i : i + 16] for i in range(0, len(valid), 16)]
+    lengths = [[len(e.answer.encode()) for e in d.events] for d in valid]
+    for seed in size.seeds:
+        data = ListBatches(train, size.batch_size, seed, config.max_len, tokenizer, f"stories of {source}")
+        for (name, context), model in trained(folder, config, stage, data, seed):
+            batches = [make_batch(part, tokenizer, max_event_len=config.max_len).to(model.device) for part in parts]
+            with torch.no_grad():
+                right = [row for batch in batches for row in whole_answers_right(model, batch).tolist()]
+            bits, tokens = answer_bits(model, valid, tokenizer), [tokens_read(model, batch) * len(batch.tokens) for batch in batches]
+            for turns in ("all", "next", "recall"):
+                mean, half = ratio_interval(of_turns(bits, valid, turns), of_turns(lengths, valid, turns))
+                asked = sum(of_turns([[1] * len(d.events) for d in valid], valid, turns))
+                yield {"model": name, "context": context, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
+                       "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(valid),
+                       "exact": sum(of_turns(right, valid, turns)) / asked, "asked": asked,
+                       "tokens": sum(tokens) / len(valid), "steps": stage.steps}
 
 
 @torch.no_grad()

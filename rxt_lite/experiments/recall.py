@@ -122,6 +122,12 @@ def with_interval(right: int, n: int) -> dict[str, float]:
     return {"recall": right / n, "low": low, "high": high, "n": n}
 
 
+def with_controls(rows: list[dict]) -> dict[str, float]:
+    """{"recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only"}: all distances together."""
+    right, n = overall(rows, "memory_on")
+    return {**with_interval(right, n), **{arm.__name__: overall(rows, arm.__name__)[0] / n for arm in ARMS[1:]}}
+
+
 def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer,
              batch_size: int = 256, arms: Sequence[Arm] = ARMS) -> dict[str, list[tuple[Probe, str]]]:
     """Each question, and how it was answered (see `classify`), under every arm."""

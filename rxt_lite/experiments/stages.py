@@ -21,7 +21,7 @@ from rxt_lite.config import BOOK, TINY, ModelConfig
 from rxt_lite.data.batches import make_batch
 from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.recall import last_event_only, memory_on, memory_reset, overall, recall_rows, with_interval
+from rxt_lite.experiments.recall import recall_rows, with_controls
 from rxt_lite.experiments.stability import shape_of
 from rxt_lite.models import RxT
 from rxt_lite.training.pretraining import READS, joint_lm
@@ -91,10 +91,11 @@ def train(run: Path, stages: Sequence[str], size: Size, seed: int) -> tuple[RxT,
 
 
 def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Iterator[dict]:
-    """Rows {"plan", "seed", "recall", "low", "high", "n", "reset", "last_event", "cosine", "rank", "loss", "steps"}, one per plan and seed.
+    """Rows {"plan", "seed", "recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank",
+    "loss", "steps"}, one per plan and seed.
 
     recall      share of planted facts that the model names, all distances together; low, high: its 95 % Wilson interval
-    reset, last_event   the same with an empty memory, and with one that has seen the last event only
+                beside it the same with the memory reset, swapped, and of the last event only
     cosine, rank        mean cosine between two slots, and how many directions the slots use, after the dialogues
     loss        of the last step
     """
@@ -102,12 +103,8 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
     for seed in size.seeds:
         for plan, _, model, rows in trained(Path(folder), size, seed, only):
             torch.manual_seed(seed)
-            arms = (memory_on, memory_reset, last_event_only)
-            asked = recall_rows(model, None, tests, tokenizer, seed=seed, arms=arms)
-            of_arm = {arm.__name__: overall(asked, arm.__name__) for arm in arms}
-            n = of_arm["memory_on"][1]
-            yield {"plan": plan, "seed": seed, **with_interval(*of_arm["memory_on"]),
-                   "reset": of_arm["memory_reset"][0] / n, "last_event": of_arm["last_event_only"][0] / n,
+            asked = recall_rows(model, None, tests, tokenizer, seed=seed)
+            yield {"plan": plan, "seed": seed, **with_controls(asked),
                    **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
 
 

@@ -1,6 +1,7 @@
 """Rows that a longer training has left in book/results, for a chapter to show beside its own."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -12,3 +13,24 @@ def stored(name: str, folder: Path | str = "results") -> list[dict]:
     """
     path = Path(folder) / name
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+COLUMNS = {"recall": "recall", "reset": "memory_reset", "swapped": "memory_swapped", "last event": "last_event_only",
+           "cosine": "cosine", "rank": "rank"}
+
+
+def as_text(rows: Sequence[dict], of: str = "variant") -> str:
+    """Rows of `rxt-lite ablate` or `stages` as a reader sees them: a line for each value of the column `of`, with means
+    over its seeds, and below them how far chance reaches."""
+    if not rows:
+        return "There are no stored rows here; they are in book/results of the repository."
+    names = list(dict.fromkeys(row[of] for row in rows))
+    width = max(map(len, names))
+    lines = [" " * width + "".join(f"{title:>12}" for title in COLUMNS) + "   seeds"]
+    for name in names:
+        mine = [row for row in rows if row[of] == name]
+        means = [sum(row[key] for row in mine) / len(mine) for key in COLUMNS.values()]
+        lines.append(f"{name:{width}}" + "".join(f"{mean:12.2f}" for mean in means) + f"{len(mine):8}")
+    steps, half = sorted({row["steps"] for row in rows}), max((row["high"] - row["low"]) / 2 for row in rows)
+    runs = f"{' to '.join(map(str, sorted({steps[0], steps[-1]})))} steps each, {rows[0]['n']} questions"
+    return "\n".join([*lines, "", f"{runs}; of a share in one run at most {half:.2f} to either side is chance (95 %)"])

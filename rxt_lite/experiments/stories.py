@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from rxt_lite.config import ModelConfig
 from rxt_lite.data.batches import fits, make_batch
 from rxt_lite.data.dialogues import Dialogue
 from rxt_lite.data.stories import load_stories, story_split, story_to_dialogue
@@ -69,15 +70,20 @@ def story_rows(model: EventModel, train: Sequence[Dialogue], valid: Sequence[Dia
     }
     rows = []
     for turns in ("all", "next"):
-        chosen = [range(len(d.events)) if turns == "all" else [p.turn for p in d.probes if p.kind == "next"] for d in valid]
-        size = [sum(len(d.events[n].answer.encode()) for n in which) for d, which in zip(valid, chosen)]
-        total = {arm: [sum(of[n] for n in which) for of, which in zip(bits, chosen)] for arm, bits in arms.items()}
+        size = of_turns([[len(e.answer.encode()) for e in d.events] for d in valid], valid, turns)
+        total = {arm: of_turns(bits, valid, turns) for arm, bits in arms.items()}
         total["memory_gain"] = [reset - on for reset, on in zip(total["memory_reset"], total["memory_on"])]
         for arm, bits in total.items():
             mean, half = ratio_interval(bits, size)
             rows.append({"arm": arm, "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half,
                          "n": len(valid), "seed": seed})
     return rows
+
+
+def of_turns(values: Sequence[Sequence[float]], dialogues: Sequence[Dialogue], turns: str) -> list[float]:
+    """A value for each event of each dialogue, added up per dialogue over "all" turns, or those that ask "next" or "recall"."""
+    asked = [range(len(d.events)) if turns == "all" else [p.turn for p in d.probes if p.kind == turns] for d in dialogues]
+    return [sum(of[n] for n in which) for of, which in zip(values, asked)]
 
 
 def ratio_interval(bits: Sequence[float], size: Sequence[int], z: float = 1.959964) -> tuple[float, float]:
@@ -89,11 +95,10 @@ def ratio_interval(bits: Sequence[float], size: Sequence[int], z: float = 1.9599
     return ratio, z * math.sqrt(spread / n) / (sum(size) / n)
 
 
-def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds: tuple[str, ...] = ("rxt",), **how) -> list[dict]:
-    """Turn real stories into dialogues, train on them, and report on the held-out ones: rows of `story_rows`.
+def split_stories(source: str, config: ModelConfig, *, limit: int | None = None) -> tuple[Tokenizer, list[Dialogue], list[Dialogue]]:
+    """Real stories as dialogues: a tokenizer trained on those to train on, these, and those held out, of events that fit.
 
-    One story in twenty is held out by the hash of its words. The tokenizer is trained on the training
-    dialogues. `how` goes to `train_on_dialogues`.
+    One story in twenty is held out, by the hash of its words.
     """
     dialogues = {"train": [], "valid": []}
     for story in tqdm(load_stories(source, limit=limit), desc="stories to dialogues"):
@@ -103,10 +108,15 @@ def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds
             f"{source} gives {len(dialogues['train'])} stories to train on and {len(dialogues['valid'])} held out "
             "(one in twenty, by hash); training needs at least 1 and 2, so give a larger file"
         )
-    config = how["config"]
     texts = (text for d in dialogues["train"] for event in d.events for text in (event.query, event.answer))
     tokenizer = train_tokenizer(texts, config.vocab_size)
-    train, valid = ([d for d in dialogues[split] if fits(d, tokenizer, config.max_len)] for split in ("train", "valid"))
+    return tokenizer, *([d for d in dialogues[split] if fits(d, tokenizer, config.max_len)] for split in ("train", "valid"))
+
+
+def stories_run(run: Path | str, source: str, *, limit: int | None = None, kinds: tuple[str, ...] = ("rxt",), **how) -> list[dict]:
+    """Train on real stories and report on the held-out ones: rows of `story_rows`. `how` goes to `train_on_dialogues`."""
+    config = how["config"]
+    tokenizer, train, valid = split_stories(source, config, limit=limit)
     rows = []
     for kind in kinds:
         model, _ = train_on_dialogues(run, train, tokenizer, kind=kind, name=f"stories of {source}", valid=valid[:256], **how)
