@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 import nbformat
 from jupyter_cache import get_cache
@@ -30,7 +30,7 @@ from rxt_lite.profile import profile
 # What a notebook's output depends on, beside its own cells.
 SOURCES = ("rxt_lite/**/*", "book/results/**/*", "constraints.txt")
 BUILDS = ("_build", "_build/test/_build")  # the reader's, and that of the page tests
-AFTER = ("interaction-tuning", "recall-by-distance")  # go on with the model that an earlier chapter has trained
+AFTER = {"interaction-tuning": "joint-pretraining", "recall-by-distance": "reactive-transformer"}  # go on with the model of another
 TIMEOUT = "3600"  # seconds a cell may take: training cells run for minutes
 
 
@@ -66,7 +66,18 @@ def execute(build: Path, chosen: str) -> list[Path]:
     (build / "executed").mkdir(parents=True, exist_ok=True)
     one_at_a_time = Lock()
 
+    paths = [path for path in slowest_first(chosen) if not cached(build, path)]
+    finished = {path.stem: Event() for path in paths}
+
     def run(path: Path) -> None:
+        if AFTER.get(path.stem) in finished:  # it stands earlier in the queue, so it has at least begun
+            finished[AFTER[path.stem]].wait()
+        try:
+            put_outputs(path)
+        finally:
+            finished[path.stem].set()
+
+    def put_outputs(path: Path) -> None:
         out = build / "executed" / path.name
         nbformat.write(measured(path), out)
         options = ["-p", "PROFILE", chosen, "--cwd", str(path.parent), "--no-progress-bar", "--execution-timeout", TIMEOUT]
@@ -75,10 +86,7 @@ def execute(build: Path, chosen: str) -> list[Path]:
             ran = CacheBundleIn(with_outputs(path, out), str(path.resolve()))
             get_cache(build / ".jupyter_cache").cache_notebook_bundle(ran, check_validity=False, overwrite=True)
 
-    paths = [path for path in slowest_first(chosen) if not cached(build, path)]
-    at_a_time = 1 if chosen == "gpu" else AT_A_TIME  # of a graphics card there is one
-    failed = side_by_side(run, [path for path in paths if path.stem not in AFTER], at_a_time)
-    return failed + side_by_side(run, [path for path in paths if path.stem in AFTER], at_a_time)
+    return side_by_side(run, paths, 1 if chosen == "gpu" else AT_A_TIME)  # of a graphics card there is one
 
 
 def measured(path: Path) -> nbformat.NotebookNode:
@@ -108,10 +116,11 @@ def cached(build: Path, path: Path) -> bool:
 
 
 def slowest_first(chosen: str) -> list[Path]:
-    """The chapters by their measured run times; one that nobody has measured comes first."""
+    """The chapters by their measured run times, one that nobody has measured first; those that go on with another's model last."""
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
     seconds = {row["chapter"]: row["seconds"] for row in map(json.loads, lines) if row["profile"] == chosen}
-    return sorted(sorted(Path("book").glob("*.ipynb")), key=lambda path: -seconds.get(path.stem, float("inf")))
+    order = lambda path: (path.stem in AFTER, -seconds.get(path.stem, float("inf")))  # noqa: E731
+    return sorted(sorted(Path("book").glob("*.ipynb")), key=order)
 
 
 def main() -> int:

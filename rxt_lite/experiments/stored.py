@@ -26,11 +26,11 @@ def as_text(rows: Sequence[dict], of: str = "variant") -> str:
         return "There are no stored rows here; they are in book/results of the repository."
     names = list(dict.fromkeys(row[of] for row in rows))
     width = max(map(len, names))
-    lines = [" " * width + "".join(f"{title:>12}" for title in COLUMNS) + "   seeds"]
+    lines = [" " * width + "".join(f"{title:>11}" for title in COLUMNS) + "  steps  seeds"]
     for name in names:
         mine = [row for row in rows if row[of] == name]
         means = [sum(row[key] for row in mine) / len(mine) for key in COLUMNS.values()]
-        lines.append(f"{name:{width}}" + "".join(f"{mean:12.2f}" for mean in means) + f"{len(mine):8}")
-    steps, half = sorted({row["steps"] for row in rows}), max((row["high"] - row["low"]) / 2 for row in rows)
-    runs = f"{' to '.join(map(str, sorted({steps[0], steps[-1]})))} steps each, {rows[0]['n']} questions"
-    return "\n".join([*lines, "", f"{runs}; of a share in one run at most {half:.2f} to either side is chance (95 %)"])
+        lines.append(f"{name:{width}}" + "".join(f"{mean:11.2f}" for mean in means) + f"{mine[0]['steps']:7}{len(mine):7}")
+    half = max((row["high"] - row["low"]) / 2 for row in rows)
+    about = f"{rows[0]['n']} questions; of a share in one run at most {half:.2f} to either side is chance (95 %)"
+    return "\n".join([*lines, "", about])
