@@ -124,7 +124,7 @@ def test_a_table_as_text_has_a_line_for_each_variant_with_means_over_its_seeds()
     row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "memory_reset": 0.1,
            "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
     text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot", "steps": 900}])
-    head, none, slot, _, about = text.split("\n")
+    head, none, slot, _, _, about = text.split("\n")
     assert head.split()[:2] == ["recall", "reset"] and none.split() == "none 0.60 0.10 0.10 0.20 0.00 4.00 300 2".split()
     assert slot.split()[-2:] == ["900", "1"] and "96 questions" in about and "at most 0.10" in about
     assert as_text([row], of="table").split("\n")[1].startswith("gate ") and "no stored rows" in as_text([])

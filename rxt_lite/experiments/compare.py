@@ -5,7 +5,7 @@ held-out questions. What differs is what they may look at when they answer:
 
     memory        RxT: its STM and the event
     no history    the event alone
-    window        the last whole events of at most `max_len` tokens in all: as much as RxT reads in one event
+    window        the event, and the last whole ones before it of together at most half the tokens that RxT may read in one
     full history  the whole transcript
 
 `story_compare_rows` does the same with real stories told chunk by chunk.
@@ -58,7 +58,7 @@ def arms(config: ModelConfig) -> dict[tuple[str, str], Callable[[], EventModel]]
     of = {("rxt", "memory"): partial(RxT, config)}
     for name, shape in (("equal", wider), ("double", twin)):
         of[name, "no history"] = partial(WindowLM, shape(config, config.max_len), history=0)
-        of[name, "window"] = partial(WindowLM, shape(config, config.max_len))
+        of[name, "window"] = partial(WindowLM, shape(config, 3 * config.max_len // 2), history=config.max_len // 2)
         of[name, "full history"] = partial(DecoderLM, shape(config, TRANSCRIPT))
     return of
 
@@ -118,7 +118,8 @@ def story_compare_rows(folder: Path | str, size: Size, source: str, limit: int |
             batches = [make_batch(part, tokenizer, max_event_len=config.max_len).to(model.device) for part in parts]
             with torch.no_grad():
                 right = [row for batch in batches for row in whole_answers_right(model, batch).tolist()]
-            bits, tokens = answer_bits(model, valid, tokenizer), [tokens_read(model, batch) * len(batch.tokens) for batch in batches]
+            bits = answer_bits(model, valid, tokenizer)
+            tokens = [tokens_read(model, make_batch([d], tokenizer, max_event_len=config.max_len)) for d in valid]  # of its own last turn
             for turns in ("all", "next", "recall"):
                 mean, half = ratio_interval(of_turns(bits, valid, turns), of_turns(lengths, valid, turns))
                 asked = sum(of_turns([[1] * len(d.events) for d in valid], valid, turns))

@@ -55,12 +55,11 @@ SIZES = {
 
 def plans() -> dict[str, tuple[str, ...]]:
     """{"ours": (stage, ...), "ours without joint_lm": ..., ...}, as the head of this file lists them."""
-    named = {}
-    for side, stages in (("ours", CURRICULUM), ("published", PUBLISHED)):
-        early = [name for name in stages if not name.startswith(MEMORY_AWARE)]
-        named[side] = stages
-        named |= {f"{side} without {left_out}": tuple(n for n in stages if n != left_out) for left_out in early}
-        named[f"{side}, memory-aware alone"] = tuple(n for n in stages if n not in early)
+    early = {name for stages in (CURRICULUM, PUBLISHED) for name in stages if not name.startswith(MEMORY_AWARE)}
+    sides = {"ours": CURRICULUM, "published": PUBLISHED}
+    named = sides | {f"{side}, memory-aware alone": tuple(n for n in stages if n not in early) for side, stages in sides.items()}
+    for side, stages in sides.items():
+        named |= {f"{side} without {left_out}": tuple(n for n in stages if n != left_out) for left_out in stages if left_out in early}
     for name in CURRICULUM:
         named[f"ours with {name}_published"] = tuple(f"{n}_published" if n == name else n for n in CURRICULUM)
     return named

@@ -15,7 +15,7 @@ def stored(name: str, folder: Path | str = "results") -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-COLUMNS = {"recall": "recall", "reset": "memory_reset", "swapped": "memory_swapped", "last event": "last_event_only",
+COLUMNS = {"recall": "recall", "reset": "memory_reset", "swapped": "memory_swapped", "last": "last_event_only",
            "cosine": "cosine", "rank": "rank"}
 
 
@@ -26,11 +26,11 @@ def as_text(rows: Sequence[dict], of: str = "variant") -> str:
         return "There are no stored rows here; they are in book/results of the repository."
     names = list(dict.fromkeys(row[of] for row in rows))
     width = max(map(len, names))
-    lines = [" " * width + "".join(f"{title:>11}" for title in COLUMNS) + "  steps  seeds"]
+    lines = [" " * width + "".join(f"{title:>9}" for title in COLUMNS) + "  steps  seeds"]
     for name in names:
         mine = [row for row in rows if row[of] == name]
         means = [sum(row[key] for row in mine) / len(mine) for key in COLUMNS.values()]
-        lines.append(f"{name:{width}}" + "".join(f"{mean:11.2f}" for mean in means) + f"{mine[0]['steps']:7}{len(mine):7}")
+        lines.append(f"{name:{width}}" + "".join(f"{mean:9.2f}" for mean in means) + f"{mine[0]['steps']:7}{len(mine):7}")
     half = max((row["high"] - row["low"]) / 2 for row in rows)
     about = f"{rows[0]['n']} questions; of a share in one run at most {half:.2f} to either side is chance (95 %)"
-    return "\n".join([*lines, "", about])
+    return "\n".join([*lines, "", "last: a memory that has seen the last event only", about])
