@@ -84,12 +84,13 @@ def test_the_same_arms_read_the_same_stories(tmp_path):
     stories.write_text("<|endoftext|>".join(tale.format("Lily" if n % 2 else "Anna", n) * 2 for n in range(120)))
     rows = list(story_compare_rows(tmp_path / "runs", STORY_SIZES["ci"], str(stories)))
     told = {(row["model"], row["context"], row["turns"]): row for row in rows}
-    assert len(told) == 7 * 3 and {row["turns"] for row in rows} == {"all", "next", "recall"}
+    assert len(told) == (7 + 3) * 3 and {row["turns"] for row in rows} == {"all", "next", "recall"}
     for row in rows:
         same = told["rxt", "memory", row["turns"]]
         assert (row["n"], row["asked"]) == (same["n"], same["asked"]) and row["low"] < row["bits_per_byte"] < row["high"]
     tokens = {context: told["equal", context, "all"]["tokens"] for context in ("no history", "window", "full history")}
     assert tokens["no history"] < tokens["window"] <= tokens["full history"]
+    assert told["rxt", "memory", "all"]["bits_per_byte"] != told["rxt", "memory reset", "all"]["bits_per_byte"]
     assert told["rxt", "memory", "all"]["tokens"] == pytest.approx(2 * tokens["no history"])
 
 

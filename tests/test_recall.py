@@ -10,7 +10,7 @@ from rxt_lite.data.dialogues import World, make_dialogues
 from rxt_lite.data.tokenizer import encode_event, encode_query, world_tokenizer
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import ARMS, marks_of, memory_on, memory_reset, recall_rows, run_freely, verdict_rows
-from rxt_lite.experiments.stories import answer_bits, ratio_interval, story_rows, unigram_bits
+from rxt_lite.experiments.stories import ratio_interval, score_answers, story_rows, unigram_bits
 from rxt_lite.models import RxT
 from rxt_lite.models.base import Cache, EventModel
 
@@ -145,14 +145,15 @@ def test_wilson_interval_agrees_with_published_values():
 @torch.no_grad()
 def test_bits_are_those_of_the_loss_and_a_reset_memory_changes_them():
     from rxt_lite.data.batches import make_batch
-    from rxt_lite.training.losses import answer_loss
+    from rxt_lite.training.losses import answer_loss, whole_answers_right
 
     torch.manual_seed(0)
     model = RxT(replace(TINY, vocab_size=TOKENIZER.get_vocab_size())).eval()
     mixed = [*DIALOGUES[:3], *make_dialogues("easy", 2)]
-    bits, reset = answer_bits(model, mixed, TOKENIZER, batch_size=2), answer_bits(model, mixed, TOKENIZER, reset=True)
+    (bits, right), (reset, _) = score_answers(model, mixed, TOKENIZER, batch_size=2), score_answers(model, mixed, TOKENIZER, memory_reset)
     assert [len(b) for b in bits] == [9, 9, 9, 5, 5]
     batch = make_batch(mixed, TOKENIZER, max_event_len=48)
+    assert right == [of[: len(d.events)] for of, d in zip(whole_answers_right(model, batch).tolist(), mixed)]
     n = int(batch.is_answer.sum())
     assert sum(map(sum, bits)) == pytest.approx(answer_loss(model, batch).item() * n / 0.6931471805599453, rel=1e-4)
     assert all(b[0] == pytest.approx(r[0], rel=1e-5) and b[1:] != r[1:] for b, r in zip(bits, reset))

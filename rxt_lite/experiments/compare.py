@@ -27,13 +27,13 @@ from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import make_dialogues
 from rxt_lite.data.tokenizer import encode_event, world_tokenizer
 from rxt_lite.experiments.ablate import SIZES as ABLATE
-from rxt_lite.experiments.recall import memory_on, overall, recall_rows, with_interval
+from rxt_lite.experiments.recall import ARMS, memory_on, overall, recall_rows, with_interval
 from rxt_lite.experiments.stages import Size
-from rxt_lite.experiments.stories import answer_bits, of_turns, ratio_interval, split_stories
+from rxt_lite.experiments.stories import of_turns, ratio_interval, score_answers, split_stories
 from rxt_lite.models import DecoderLM, RxT, WindowLM
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.loop import fit
-from rxt_lite.training.losses import answer_logits, whole_answers_right
+from rxt_lite.training.losses import answer_logits
 from rxt_lite.training.recipes import MEMORY_AWARE, ON_STORIES, lessons, twin
 from rxt_lite.training.source import ListBatches, WorldBatches
 from rxt_lite.training.stages import Stage
@@ -103,30 +103,28 @@ def story_compare_rows(folder: Path | str, size: Size, source: str, limit: int |
     exact       share of the `asked` answers whose every token is the most likely one, given the true tokens before it
     tokens      read for the last turn of a story, the update counted: a mean
 
-    Stories longer than TRANSCRIPT tokens are left out, for all arms.
+    The RxT is asked once more with its memory reset, swapped, and with that of the last event only: "memory reset" and so on
+    for a context. Stories longer than TRANSCRIPT tokens are left out, for all arms.
     """
     tokenizer, *split = split_stories(source, size.config, limit=limit)
     length = lambda dialogue: sum(len(encode_event(tokenizer, e.query, e.answer)) for e in dialogue.events)  # noqa: E731
     train, valid = ([d for d in part if length(d) <= TRANSCRIPT] for part in split)
     valid, config = valid[: size.dialogues], replace(size.config, vocab_size=tokenizer.get_vocab_size())
     stage = replace(ON_STORIES, steps=size.steps)
-    parts = [valid[i : i + 16] for i in range(0, len(valid), 16)]
-    lengths = [[len(e.answer.encode()) for e in d.events] for d in valid]
+    lengths, ones = ([[value(e) for e in d.events] for d in valid] for value in (lambda e: len(e.answer.encode()), lambda e: 1))
     for seed in size.seeds:
         data = ListBatches(train, size.batch_size, seed, config.max_len, tokenizer, f"stories of {source}")
         for (name, context), model in trained(folder, config, stage, data, seed):
-            batches = [make_batch(part, tokenizer, max_event_len=config.max_len).to(model.device) for part in parts]
-            with torch.no_grad():
-                right = [row for batch in batches for row in whole_answers_right(model, batch).tolist()]
-            bits = answer_bits(model, valid, tokenizer)
             tokens = [tokens_read(model, make_batch([d], tokenizer, max_event_len=config.max_len)) for d in valid]  # of its own last turn
-            for turns in ("all", "next", "recall"):
-                mean, half = ratio_interval(of_turns(bits, valid, turns), of_turns(lengths, valid, turns))
-                asked = sum(of_turns([[1] * len(d.events) for d in valid], valid, turns))
-                yield {"model": name, "context": context, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()),
-                       "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(valid),
-                       "exact": sum(of_turns(right, valid, turns)) / asked, "asked": asked,
-                       "tokens": sum(tokens) / len(valid), "steps": stage.steps}
+            for arm in ARMS if name == "rxt" else (memory_on,):
+                bits, right = score_answers(model, valid, tokenizer, arm)
+                for turns in ("all", "next", "recall"):
+                    mean, half = ratio_interval(of_turns(bits, valid, turns), of_turns(lengths, valid, turns))
+                    asked = sum(of_turns(ones, valid, turns))
+                    yield {"model": name, "context": context if arm is memory_on else arm.__name__.replace("_", " "), "seed": seed,
+                           "parameters": sum(p.numel() for p in model.parameters()), "turns": turns, "bits_per_byte": mean,
+                           "low": mean - half, "high": mean + half, "n": len(valid), "exact": sum(of_turns(right, valid, turns)) / asked,
+                           "asked": asked, "tokens": sum(tokens) / len(valid), "steps": stage.steps}
 
 
 @torch.no_grad()

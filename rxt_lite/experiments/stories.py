@@ -3,8 +3,8 @@
     bits per byte = sum of -log2 p over the answer tokens / bytes of the answers
 
 Bits per byte do not depend on the tokenizer. `[EOS]` is paid for and counts no byte. On "What happened
-next?" many answers are right, so losses are compared there, with the memory on and with the memory reset
-before every event, never exact matches.
+next?" many answers are right, so losses are compared there, with the memory on, reset, swapped, and that of the
+last event only, never exact matches.
 """
 
 import math
@@ -22,30 +22,32 @@ from rxt_lite.data.batches import fits, make_batch
 from rxt_lite.data.dialogues import Dialogue
 from rxt_lite.data.stories import load_stories, story_split, story_to_dialogue
 from rxt_lite.data.tokenizer import encode_event, train_tokenizer
+from rxt_lite.experiments.recall import ARMS, Arm, memory_on
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.recipes import train_on_dialogues
 
 
 @torch.no_grad()
-def answer_bits(model: EventModel, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, *, reset: bool = False,
-                batch_size: int = 16) -> list[list[float]]:
-    """Bits that the model needs for each true answer: a list of events per dialogue. `reset` empties the memory before each."""
-    bits = []
+def score_answers(model: EventModel, dialogues: Sequence[Dialogue], tokenizer: Tokenizer, arm: Arm = memory_on, *,
+                  batch_size: int = 16) -> tuple[list[list[float]], list[list[bool]]]:
+    """For each true answer the bits that the model needs for it, and whether each of its tokens is the likeliest: lists of events
+    per dialogue, given the true tokens before each. `arm` decides which memory is read (see `recall.py`), never which is carried on.
+    """
+    bits, right = [], []
     for first in range(0, len(dialogues), batch_size):
         some = dialogues[first : first + batch_size]
         batch = make_batch(some, tokenizer, max_event_len=model.config.max_len).to(model.device)
-        state = model.init_state(len(some))
-        of_batch = []
-        for tokens, is_answer in zip(batch.tokens.unbind(1), batch.is_answer.unbind(1)):
-            read = model.init_state(len(some)) if reset else state
-            logits = model(tokens, read)[:, :-1].float()
+        state, last, of_batch = model.init_state(len(some)), None, []
+        for tokens, is_answer in zip(batch.tokens.unbind(1), batch.is_answer[:, :, 1:].unbind(1)):
+            logits = model(tokens, arm(model, state, last))[:, :-1].float()
             nll = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")  # (B, T - 1)
-            of_batch.append((nll * is_answer[:, 1:]).sum(1) / math.log(2))
-            if not reset:
-                state = model.remember(tokens, state)
-        of_batch = torch.stack(of_batch, dim=1).tolist()  # (B, N)
-        bits += [row[: len(d.events)] for row, d in zip(of_batch, some)]
-    return bits
+            wrong = (is_answer & (logits.argmax(-1) != tokens[:, 1:])).any(1)
+            of_batch.append(torch.stack([(nll * is_answer).sum(1) / math.log(2), (~wrong).float()]))  # (2, B)
+            state, last = model.remember(tokens, state), tokens
+        for n, row in enumerate(torch.stack(of_batch, dim=-1).unbind(1)):  # (2, N) for each dialogue
+            bits.append(row[0, : len(some[n].events)].tolist())
+            right.append(row[1, : len(some[n].events)].bool().tolist())
+    return bits, right
 
 
 def unigram_bits(train: Sequence[Dialogue], valid: Sequence[Dialogue], tokenizer) -> list[list[float]]:
@@ -59,15 +61,13 @@ def unigram_bits(train: Sequence[Dialogue], valid: Sequence[Dialogue], tokenizer
 def story_rows(model: EventModel, train: Sequence[Dialogue], valid: Sequence[Dialogue], tokenizer, *, seed: int) -> list[dict]:
     """Rows {"arm", "turns", "bits_per_byte", "low", "high", "n", "seed"} on held-out stories.
 
-    arm         memory_on, memory_reset, unigram; and memory_gain = reset minus on, story by story
+    arm         those of `recall.py`: memory_on, memory_reset, memory_swapped, last_event_only; unigram; and
+                memory_gain = reset minus on, story by story
     turns       "all" answers, or those to "What happened next?"
     low, high   95 % interval of the mean over stories (normal approximation over n dialogues)
     """
-    arms = {
-        "memory_on": answer_bits(model, valid, tokenizer),
-        "memory_reset": answer_bits(model, valid, tokenizer, reset=True),
-        "unigram": unigram_bits(train, valid, tokenizer),
-    }
+    arms = {arm.__name__: score_answers(model, valid, tokenizer, arm)[0] for arm in ARMS}
+    arms["unigram"] = unigram_bits(train, valid, tokenizer)
     rows = []
     for turns in ("all", "next"):
         size = of_turns([[len(e.answer.encode()) for e in d.events] for d in valid], valid, turns)
