@@ -190,7 +190,7 @@ def test_without_stored_rows_a_sentence_says_so_and_the_live_rows_are_read(tools
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
 def test_rows_of_real_stories_are_a_line_for_each_arm_and_differences_need_two_seeds(tools, capsys, seeds):
-    of = {"n": 9, "steps": 3, "parameters": 1000, "exact": 0.1, "tokens": 50.0}
+    of = {"n": 9, "steps": 3, "parameters": 1000, "exact": 0.1, "tokens": 50.0, "low": 1.0, "high": 1.1}
     rows = [{"model": model, "context": context, "seed": seed, "turns": turns, **of, "bits_per_byte": 1.5 - (model == "rxt") / 2 + seed}
             for model, context in (RXT, *RIVALS) for seed in seeds for turns in ("all", "next", "recall")]
     run([cells(CHAPTER)["real-stories-code"]], **tools | {"stored": lambda name: rows, "RXT": RXT})
