@@ -13,10 +13,10 @@ dialogues of 3 events; `update`, one event of 97 tokens folded into a memory; `f
 With `bf16` ours and torch run in bfloat16, and the plain loop stays in float32, as does the reader's first version.
 
 Machines are noisy, so the arms take turns within every round, and a ratio is the median over rounds of ratios taken
-a moment apart. `share` asks how much of the decoder's time its matrix products would take alone: its rate of
-multiply-adds over that of `products`, the same products of the same shapes back to back in the same round. The
-multiply-adds are counted in `cost.py`, a backward pass as two forward passes. `square`, a 1024 x 1024 product, tells the
-machine: thin products, such as those with one head's K columns, never reach its rate.
+a moment apart. `share` asks how much of a task's time its matrix products would take alone: `products` are ours, the
+same products of the same shapes, back to back in the same round. What they take is the least that PyTorch can. The
+decoder's multiply-adds are counted in `cost.py`, a backward pass as two forward passes. `square`, a 1024 x 1024 product,
+tells the machine: thin products, such as those with one head's K columns or a single token's row, never reach its rate.
 """
 
 import math
@@ -195,7 +195,7 @@ class Torch(nn.Module):
 class Products(TorchDispatchMode):
     """Notes the operands of every matrix product that runs inside; called afterwards, it runs the products alone.
 
-    Attention is one operation and two products, and its backward pass four more of the same sizes.
+    Attention is one operation and two products, and its backward pass, where there is one, four more of the same sizes.
     """
 
     def __init__(self):
@@ -206,10 +206,12 @@ class Products(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in ("mm", "bmm", "addmm", "baddbmm"):
             self.pairs.append(tuple(t.detach() for t in args[-2:]))
+        elif name == "linear":  # in inference mode it arrives whole
+            self.pairs.append((args[0], args[1].mT))
         elif "scaled_dot_product" in name and "backward" not in name:
             q, k, v = (t.detach() for t in args[:3])
             k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-            self.pairs += 3 * [(q, k.transpose(-1, -2)), (torch.rand_like(k[..., :1]).mT.expand(*q.shape[:3], -1).contiguous(), v)]
+            self.pairs += (3 if torch.is_grad_enabled() else 1) * [(q, k.transpose(-1, -2)), (torch.rand_like(k[..., :1]).mT.expand(*q.shape[:3], -1).contiguous(), v)]
         return func(*args, **(kwargs or {}))
 
     @property
@@ -219,6 +221,12 @@ class Products(TorchDispatchMode):
     def __call__(self) -> None:
         for a, b in self.pairs:
             torch.matmul(a, b)
+
+    @classmethod
+    def of(cls, work: Callable[[], object]) -> "Products":
+        with cls() as products:
+            work()
+        return products
 
 
 # --- what is timed ---------------------------------------------------------------------------
@@ -281,10 +289,7 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
     slots = 2 * c.n_layers * B * c.n_slots * c.heads("cross")[1] * c.d_head * c.d_model
     macs = 3 * (B * decode_macs(c, T, 0, slots=True) + slots)
     works = {name: lambda arm=arm: forward_backward(arm) for name, arm in arms.items()}
-    with Products() as products:
-        forward_backward(arms["ours"])
-    works |= {"products": products, "square": lambda: left @ right}
-    yield "decoder", "GF/s", lambda s: 2 * macs / s / 1e9, works
+    yield "decoder", "GF/s", lambda s: 2 * macs / s / 1e9, works | {"square": lambda: left @ right}
     optimizers = {name: torch.optim.AdamW((arm if name == "torch" else model).parameters(), lr=0.0) for name, arm in arms.items()}
     works = {name: lambda arm=arm, optimizer=optimizers[name]: train(arm, optimizer) for name, arm in arms.items()}
     yield "training", "tokens/s", lambda s: B * N * EVENT / s, works
@@ -319,7 +324,7 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
     """Rows {"size", "task", "arm", "value", "unit", "low", "high", "over_plain", "share"}: medians, smallest and largest of the rounds.
 
     over_plain   how many times as fast as the plain loop, the median of paired ratios
-    share        decoder only: its rate over that of its own products beside it, the median of paired ratios
+    share        of ours and plain: the time of our products alone over its own, the median of paired ratios
     """
     if size not in SIZES:
         raise ValueError(f"size {size!r} is not known; choose one of {', '.join(SIZES)}")
@@ -332,13 +337,13 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
     sync = torch.cuda.synchronize if device != "cpu" else lambda: None
     rows = []
     for task, unit, value, works in tqdm(list(tasks(model, bf16)), desc=size):
-        seconds = rounds_of(works, rounds, sync)
+        seconds = rounds_of(works | {"products": Products.of(works["ours"])}, rounds, sync)
         for arm, times in seconds.items():
             rates = [2 * 1024**3 / s / 1e9 if arm == "square" else value(s) for s in times]
             paired = [p / s for p, s in zip(seconds["plain"], times)]
             row = {"size": size, "task": task, "arm": arm, "value": statistics.median(rates), "unit": unit, "low": min(rates)}
             row |= {"high": max(rates), "over_plain": None if arm in ("products", "square") else statistics.median(paired), "share": None}
-            if "products" in seconds and arm in ("ours", "plain"):
+            if arm in ("ours", "plain"):
                 row["share"] = statistics.median(alone / s for alone, s in zip(seconds["products"], times))
             rows.append(row)
     return rows
