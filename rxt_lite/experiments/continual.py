@@ -16,7 +16,7 @@ task the model is tested on all of them: R[i, j] is the accuracy on task j after
 circulation divides by T. Forward transfer means nothing where the answers change.) The arms:
 
     naive        a network, one task after the other
-    replay       the same, each batch with as many examples from a reservoir of 200
+    replay       the same; the loss on as many examples from a reservoir of 200 is added to that on each batch
     joint        the same, at task i all tasks up to i at once: the upper bound
     ewc          the same, with a penalty on moving weights that mattered (Kirkpatrick et al., arXiv 1612.00796)
     lstm         reads an image row by row
@@ -149,7 +149,7 @@ class Learner:
 
     off = False  # has it a memory that can be taken away?
 
-    def __init__(self, make: Callable[[], nn.Module] = network, *, lr: float = 0.1, epochs: int = 15, batch_size: int = 16, seed: int = 0):
+    def __init__(self, make: Callable[[], nn.Module] = network, *, lr: float = 0.1, epochs: int = 15, batch_size: int = 10, seed: int = 0):
         torch.manual_seed(seed)
         self.model, self.lr, self.epochs, self.batch_size = make(), lr, epochs, batch_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -198,10 +198,10 @@ class Replay(Learner):
         self.x, self.y = torch.zeros(0, PIXELS), torch.zeros(0, dtype=torch.long)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        if len(self.x):
-            rows = torch.randint(len(self.x), (len(x),), generator=self.generator)
-            x, y = torch.cat([x, self.x[rows]]), torch.cat([y, self.y[rows]])
-        return super().loss(x, y)
+        if not len(self.x):
+            return super().loss(x, y)
+        rows = torch.randint(len(self.x), (len(x),), generator=self.generator)
+        return super().loss(x, y) + super().loss(self.x[rows], self.y[rows])
 
     def learn(self, tasks: Sequence[Split]) -> None:
         super().learn(tasks)
