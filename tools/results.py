@@ -199,11 +199,11 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PARTS), nargs="+", default=[name for name in PARTS if name != "story_compare"])
     parser.add_argument("--stories", metavar="FILE", default="hub", help="where the stories of story_compare come from")
     asked = parser.parse_args()
-    PARTS["story_compare"] = partial(story_compare_part, source=asked.stories)
+    parts = PARTS | {"story_compare": partial(story_compare_part, source=asked.stories)}
     of_file: dict[str, list[dict]] = {}
     about = origin(asked.profile)
     for part in asked.only:
-        for name, rows in PARTS[part](asked.profile, asked.seeds):
+        for name, rows in parts[part](asked.profile, asked.seeds):
             of_file.setdefault(name, []).extend({**row, **about} for row in rows)
             write(FOLDERS[asked.profile], name, of_file[name])
 

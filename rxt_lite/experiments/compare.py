@@ -15,19 +15,20 @@ are not those of the same tokens; here they are.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from rxt_lite.config import NANO_12M, STORY, ModelConfig
 from rxt_lite.data.batches import Batch, make_batch
-from rxt_lite.data.dialogues import make_dialogues
+from rxt_lite.data.dialogues import Dialogue, make_dialogues
 from rxt_lite.data.tokenizer import encode_event, world_tokenizer
 from rxt_lite.experiments.ablate import SIZES as ABLATE
-from rxt_lite.experiments.recall import ARMS, memory_on, overall, recall_rows, with_interval
+from rxt_lite.experiments.recall import ARMS, Arm, memory_on, overall, recall_rows, with_interval
 from rxt_lite.experiments.stages import Size
 from rxt_lite.experiments.stories import of_turns, ratio_interval, score_answers, split_stories
 from rxt_lite.models import DecoderLM, RxT, WindowLM
@@ -107,24 +108,33 @@ def story_compare_rows(folder: Path | str, size: Size, source: str, limit: int |
     for a context. Stories longer than TRANSCRIPT tokens are left out, for all arms.
     """
     tokenizer, *split = split_stories(source, size.config, limit=limit)
-    length = lambda dialogue: sum(len(encode_event(tokenizer, e.query, e.answer)) for e in dialogue.events)  # noqa: E731
-    train, valid = ([d for d in part if length(d) <= TRANSCRIPT] for part in split)
+    train, valid = ([d for d in part if story_tokens(d, tokenizer) <= TRANSCRIPT] for part in split)
     valid, config = valid[: size.dialogues], replace(size.config, vocab_size=tokenizer.get_vocab_size())
     stage = replace(ON_STORIES, steps=size.steps)
-    lengths, ones = ([[value(e) for e in d.events] for d in valid] for value in (lambda e: len(e.answer.encode()), lambda e: 1))
     for seed in size.seeds:
         data = ListBatches(train, size.batch_size, seed, config.max_len, tokenizer, f"stories of {source}")
         for (name, context), model in trained(folder, config, stage, data, seed):
-            tokens = [tokens_read(model, make_batch([d], tokenizer, max_event_len=config.max_len)) for d in valid]  # of its own last turn
+            last = [tokens_read(model, make_batch([d], tokenizer, max_event_len=config.max_len)) for d in valid]
+            about = {"seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "tokens": sum(last) / len(last),
+                     "steps": stage.steps}
             for arm in ARMS if name == "rxt" else (memory_on,):
-                bits, right = score_answers(model, valid, tokenizer, arm)
-                for turns in ("all", "next", "recall"):
-                    mean, half = ratio_interval(of_turns(bits, valid, turns), of_turns(lengths, valid, turns))
-                    asked = sum(of_turns(ones, valid, turns))
-                    yield {"model": name, "context": context if arm is memory_on else arm.__name__.replace("_", " "), "seed": seed,
-                           "parameters": sum(p.numel() for p in model.parameters()), "turns": turns, "bits_per_byte": mean,
-                           "low": mean - half, "high": mean + half, "n": len(valid), "exact": sum(of_turns(right, valid, turns)) / asked,
-                           "asked": asked, "tokens": sum(tokens) / len(valid), "steps": stage.steps}
+                view = context if arm is memory_on else arm.__name__.replace("_", " ")
+                yield from ({"model": name, "context": view, **about, **row} for row in by_turns(model, valid, tokenizer, arm))
+
+
+def story_tokens(story: Dialogue, tokenizer: Tokenizer) -> int:
+    return sum(len(encode_event(tokenizer, event.query, event.answer)) for event in story.events)
+
+
+def by_turns(model: EventModel, stories: Sequence[Dialogue], tokenizer: Tokenizer, arm: Arm) -> Iterator[dict]:
+    """Rows {"turns", "bits_per_byte", "low", "high", "n", "exact", "asked"} of a model and what it may read of its memory."""
+    bits, right = score_answers(model, stories, tokenizer, arm)
+    size = [[len(event.answer.encode()) for event in story.events] for story in stories]
+    for turns in ("all", "next", "recall"):
+        mean, half = ratio_interval(of_turns(bits, stories, turns), of_turns(size, stories, turns))
+        asked = sum(of_turns([[1] * len(story.events) for story in stories], stories, turns))
+        yield {"turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(stories),
+               "exact": sum(of_turns(right, stories, turns)) / asked, "asked": asked}
 
 
 @torch.no_grad()

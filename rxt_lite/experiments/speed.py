@@ -211,7 +211,8 @@ class Products(TorchDispatchMode):
         elif "scaled_dot_product" in name and "backward" not in name:
             q, k, v = (t.detach() for t in args[:3])
             k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
-            self.pairs += (3 if torch.is_grad_enabled() else 1) * [(q, k.transpose(-1, -2)), (torch.rand_like(k[..., :1]).mT.expand(*q.shape[:3], -1).contiguous(), v)]
+            weights = torch.rand_like(k[..., :1]).mT.expand(*q.shape[:3], -1).contiguous()
+            self.pairs += (3 if torch.is_grad_enabled() else 1) * [(q, k.transpose(-1, -2)), (weights, v)]
         return func(*args, **(kwargs or {}))
 
     @property

@@ -48,7 +48,7 @@ SMALL = World(turns=8, people=3, objects=0, cast=4, templates=1, overwrites=0.3,
 SIZES = {
     "ci": Size(config=replace(TINY, d_model=16, n_heads=2, n_slots=4, d_ff=24, max_len=48), world="easy", steps=3, batch_size=4,
                dialogues=8, seeds=(0,)),
-    "cpu": Size(config=replace(BOOK, d_model=64, d_ff=128), world=SMALL, steps=300, batch_size=32, dialogues=256, seeds=(0,)),
+    "cpu": Size(config=replace(BOOK, d_model=64, d_ff=128), world=SMALL, steps=300, batch_size=32, dialogues=256, seeds=(0, 1)),
     "gpu": Size(config=BOOK, world="base", steps=None, batch_size=64, dialogues=512, seeds=(0, 1, 2)),
 }
 
