@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from rxt_lite.cli import app
 from rxt_lite.experiments import forgetting
-from rxt_lite.experiments.forgetting import ASK, FIRST, SIZES, Stream, Streams, Task, draw, forgetting_rows, theory, trace_of
+from rxt_lite.experiments.forgetting import ASK, FIRST, SIZES, Stream, Streams, Task, draw, forgetting_rows, theory
 from rxt_lite.experiments.slots import births, contents, effective_slots, survival_rows, written
+from rxt_lite.experiments.trace import trace_of
 from rxt_lite.models.memnet import MemNet
 
 TASK, CI = Task(), SIZES["ci"]

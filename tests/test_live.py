@@ -67,7 +67,7 @@ def folder(tmp_path_factory, model, tokenizer) -> Path:
     write_assets(out / "rxt")
     trace = reference(model, tokenizer).trace
     lives = [{"of": "fact answered", "arm": "memory_on", "age": age, "alive": alive} for age, alive in ((1, 1.0), (3, 0.75), (6, 0.5))]
-    widgets = [MemoryMap(trace, model.config, tokenizer), GateExplorer(trace_rows(trace, tokenizer)), SlotSurvival(lives),
+    widgets = [MemoryMap(trace, tokenizer), GateExplorer(trace_rows(trace, tokenizer)), SlotSurvival(lives),
                CostMeter(cost_rows(model.config, 12))]
     bodies = {"live": live_html(), "two": live_html() * 2, "widgets": "".join(widget.as_html() for widget in widgets)}
     for name, body in bodies.items():

@@ -14,6 +14,8 @@ from rxt_lite.data.tokenizer import world_tokenizer
 from rxt_lite.experiments.cost import cost_rows, total_rows
 from rxt_lite.experiments.latency import measure_latency
 from rxt_lite.experiments.recall import recall_rows
+from rxt_lite.experiments.slots import trace_rows
+from rxt_lite.experiments.trace import own_events, record
 from rxt_lite.layers.memory_bank import MultiHeadMemoryBank, SemanticBottleneck, Slots, Wish, sparse_softmax
 from rxt_lite.models.base import EventModel
 from rxt_lite.models.checkpoint import load, save
@@ -25,6 +27,7 @@ from rxt_lite.training.memory_losses import (
     step_loss,
     utilisation,
 )
+from rxt_lite.widgets import GateExplorer, MemoryMap
 
 B, T, N, H, D = 2, 5, 7, 3, 8  # all different, so that a swapped axis fails
 CONFIG = MemNetConfig(vocab_size=31, d_model=D, n_heads=2, n_layers=1, n_slots=N, d_ff=20, max_len=64, bank_heads=H, top_k=4,
@@ -522,3 +525,24 @@ def test_the_loss_of_steps_adds_what_is_asked_for():
     torch.testing.assert_close(step_loss(model, tokens, targets), plain)
     both = step_loss(model, tokens, targets, {"write_cost": 0.5, "pressure": 0.1})
     torch.testing.assert_close(both, plain + 0.5 * steps.gate.sum(-1).mean() + 0.1 * steps.before.strength.mean())
+
+
+@torch.no_grad()
+def test_the_recorder_and_the_widgets_show_a_memnet_as_they_show_an_rxt():
+    tokenizer = world_tokenizer()
+    model = MemNet(replace(CONFIG, vocab_size=tokenizer.get_vocab_size())).eval()
+    dialogue = make_dialogues("base", 1, split="test_iid", seed=0)[0]
+    events = own_events(model, dialogue, tokenizer, max_new_tokens=3)
+    trace, state = record(model, events), model.init_state(1)
+    for n, tokens in enumerate(events):
+        reading = model.bank.read_weights(model.norm_bank(model.controller(model.embedding(tokens))), Slots.unpack(state))
+        torch.testing.assert_close(trace.read[n][0], reading[0].mean(1))  # from the slots before the event
+        state = model.remember(tokens, state)
+        torch.testing.assert_close(trace.slots[n + 1, 0], state[0, :, : 2 * D])
+    assert trace.gate.shape == (len(events), 1, N) and (trace.gate > 0).any() and (trace.gate < 1).all()
+    assert all(weights.shape == (1, N, tokens.shape[1]) for weights, tokens in zip(trace.write, events))
+    later = record(model, events[1:], model.remember(events[0], model.init_state(1)))
+    torch.testing.assert_close(later.slots, trace.slots[1:])
+    shown = MemoryMap(trace, tokenizer, event=2)
+    assert shown.trace["config"] == {"n_layers": 1, "n_slots": N, "d_model": 2 * D} and len(shown.changes) == len(events)
+    assert len(GateExplorer(trace_rows(trace, tokenizer)).rows) == len(events) * N

@@ -184,7 +184,7 @@ def said(shipped):
 def widgets(shipped, said) -> list:
     model, tokenizer = shipped
     lives = [{"of": "fact", "arm": "memory_on", "age": 1, "alive": 0.5}]
-    return [MemoryMap(said.trace, model.config, tokenizer), SlotSurvival(lives), GateExplorer(trace_rows(said.trace, tokenizer)),
+    return [MemoryMap(said.trace, tokenizer), SlotSurvival(lives), GateExplorer(trace_rows(said.trace, tokenizer)),
             CostMeter(cost_rows(model.config, 4)), LiveRxT(model, tokenizer)]
 
 

@@ -33,8 +33,7 @@ from torch import Tensor
 from rxt_lite.config import MemNetConfig
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.slots import Content, births, contents, effective_slots, read_entropy, survival_rows
-from rxt_lite.experiments.trace import Trace
-from rxt_lite.layers.memory_bank import Slots
+from rxt_lite.experiments.trace import Trace, trace_of
 from rxt_lite.models.memnet import MemNet, Steps
 from rxt_lite.training.loop import Stage, fit
 from rxt_lite.training.memory_losses import memory_loss, mutual_information, utilisation
@@ -172,21 +171,6 @@ def right(model: MemNet, stream: Stream, state: Tensor, task: Task) -> Tensor:
     """Was each question answered rightly (B, F)? The answer is the likeliest of the values."""
     first = FIRST + task.keys
     return answer(model, stream, state)[..., first : first + task.values].argmax(-1) + first == stream.values
-
-
-@torch.no_grad()
-def trace_of(model: MemNet, events: Tensor, steps: Steps, row: int) -> Trace:
-    """Stream `row` of `steps`, seen as `record` sees a conversation: one layer, a slot is its key beside its value."""
-    whole = [*(torch.cat([steps.before.keys[row], steps.before.values[row]], dim=-1))]
-    last = Slots.unpack(steps.state)
-    slots = torch.stack([*whole, torch.cat([last.keys[row], last.values[row]], dim=-1)]).unsqueeze(1)  # (T + 1, 1, N, 2D)
-    places = torch.ones(len(events[row]), 1)
-    if steps.read.shape[2] > 1:  # a step has several tokens: which of them gives the value?
-        h = model.norm_bank(model.controller(model.embedding(events[row])))  # (T, 2, D)
-        places = model.bank.to_place(h).softmax(1)[..., model.config.bank_heads :].mean(-1)  # (T, 2)
-    write = [place.expand(1, model.config.n_slots, -1) for place in places]
-    read = [weights.mean(1).unsqueeze(0) for weights in steps.read[row]]  # T x (1, 2, N)
-    return Trace([*events[row]], slots, steps.write[row].amax(1).unsqueeze(1), write, read)
 
 
 def wrote(steps: Steps, row: int) -> Tensor:

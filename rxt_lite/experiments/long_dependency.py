@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import MemNetConfig
-from rxt_lite.experiments.forgetting import Stream, Streams, Task, draw, trace_of, wrote
+from rxt_lite.experiments.forgetting import Stream, Streams, Task, draw, wrote
 from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.slots import births, contents, effective_slots
+from rxt_lite.experiments.trace import trace_of
 from rxt_lite.models.memnet import MemNet
 from rxt_lite.training.loop import Stage, fit
 

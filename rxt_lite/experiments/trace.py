@@ -1,4 +1,4 @@
-"""A recorder: what happens to every slot of an RxT while it goes through a conversation.
+"""A recorder: what happens to every slot of an RxT, or of a MemNet, while it goes through a conversation.
 
     for each event   gate, change, cosine to itself before    how much of a slot an event replaces
                      write weights                             which tokens of the event the slot looks at
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from rxt_lite.data.dialogues import Dialogue
 from rxt_lite.data.tokenizer import encode_query
 from rxt_lite.layers.attention import Attention
-from rxt_lite.models import RxT
-from rxt_lite.models.base import join
+from rxt_lite.layers.memory_bank import Slots
+from rxt_lite.models import MemNet, RxT
+from rxt_lite.models.base import EventModel, join
 from rxt_lite.models.generate import converse
+from rxt_lite.models.memnet import Steps
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,14 @@ def watching(*modules: nn.Module) -> Iterator[dict[nn.Module, tuple]]:
 
 
 @torch.no_grad()
-def record(model: RxT, events: Sequence[Tensor], stm: Tensor | None = None) -> Trace:
+def record(model: RxT | MemNet, events: Sequence[Tensor], stm: Tensor | None = None) -> Trace:
     """Run finished events, each (1, T), through `model` and write down what happens to the slots; from an empty memory if not from `stm`.
 
-    The model does what it always does, `model(tokens, stm)` and `model.remember(tokens, stm)`; hooks look on.
+    The model does what it always does, `model(tokens, stm)` and `model.remember(tokens, stm)`; hooks look on. For a MemNet
+    see `trace_of`; its `stm` is its bank.
     """
+    if isinstance(model, MemNet):
+        return record_bank(model, events, stm)
     memory, first = model.memory, model.config.stateless_before
     readers = model.decoder[first : first + model.config.n_layers]
     numbered = memory.gate.kind not in ("none", "replace")
@@ -108,8 +113,36 @@ def record(model: RxT, events: Sequence[Tensor], stm: Tensor | None = None) -> T
     return Trace([tokens[0] for tokens in events], torch.stack(slots)[:, :, 0], torch.stack(gate) if numbered else None, write, read)
 
 
+def record_bank(model: MemNet, events: Sequence[Tensor], state: Tensor | None) -> Trace:
+    parts = []
+    for tokens in events:
+        steps = model.forward_events(tokens.unsqueeze(1), state)
+        parts.append(trace_of(model, tokens[None], steps, 0))
+        state = steps.state
+    one = [(part.tokens[0], part.write[0], part.read[0]) for part in parts]
+    tokens, write, read = (list(column) for column in zip(*one))
+    slots = torch.cat([parts[0].slots[:1], *(part.slots[1:] for part in parts)])
+    return Trace(tokens, slots, torch.cat([part.gate for part in parts]), write, read)
+
+
 @torch.no_grad()
-def own_events(model: RxT, dialogue: Dialogue, tokenizer: Tokenizer, max_new_tokens: int = 12) -> list[Tensor]:
+def trace_of(model: MemNet, events: Tensor, steps: Steps, row: int) -> Trace:
+    """The events (B, M, T) of MemNet's `steps`, those of one `row`, as a Trace of one layer: a slot is its key beside its value, the
+    gate how much of it the most decided head rewrites. All slots look at the same tokens: those that give the value."""
+    whole = [*(torch.cat([steps.before.keys[row], steps.before.values[row]], dim=-1))]
+    last = Slots.unpack(steps.state)
+    slots = torch.stack([*whole, torch.cat([last.keys[row], last.values[row]], dim=-1)]).unsqueeze(1)  # (T + 1, 1, N, 2D)
+    places = torch.ones(len(events[row]), 1)
+    if steps.read.shape[2] > 1:  # a step has several tokens: which of them gives the value?
+        h = model.norm_bank(model.controller(model.embedding(events[row])))  # (T, 2, D)
+        places = model.bank.to_place(h).softmax(1)[..., model.config.bank_heads :].mean(-1)  # (T, 2)
+    write = [place.expand(1, model.config.n_slots, -1) for place in places]
+    read = [weights.mean(1).unsqueeze(0) for weights in steps.read[row]]  # T x (1, 2, N)
+    return Trace([*events[row]], slots, steps.write[row].amax(1).unsqueeze(1), write, read)
+
+
+@torch.no_grad()
+def own_events(model: EventModel, dialogue: Dialogue, tokenizer: Tokenizer, max_new_tokens: int = 12) -> list[Tensor]:
     """The events of a conversation in which the model gives its own answers: N tensors (1, T)."""
     queries = [torch.tensor([encode_query(tokenizer, event.query)], device=model.device) for event in dialogue.events]
     return [join(query, answer) for query, answer in zip(queries, converse(model, queries, max_new_tokens))]

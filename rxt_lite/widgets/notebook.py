@@ -1,7 +1,7 @@
 """The widgets of the pages in a notebook, with a kernel behind them: JupyterLab, Colab, VS Code.
 
     LiveRxT(model, tokenizer)               talk to a model, and watch its memory
-    MemoryMap(trace, config, tokenizer)     a recorded conversation: slots, gates, reading, writing
+    MemoryMap(trace, tokenizer)             a recorded conversation: slots, gates, reading, writing
     SlotSurvival(rows)                      how long contents and facts live       rows of `survival_rows`
     GateExplorer(rows)                      how far each gate opened at each event       rows of `trace_rows`
     CostMeter(rows)                         what each turn costs                   rows of `cost_rows`
@@ -19,7 +19,6 @@ import traitlets
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from rxt_lite.config import ModelConfig
 from rxt_lite.data.tokenizer import decode
 from rxt_lite.experiments.trace import Trace, record
 from rxt_lite.models import RxT
@@ -85,11 +84,11 @@ class MemoryMap(Widget):
     layer = traitlets.Int(0).tag(sync=True)
     on_a_page = ("trace", "event", "layer")
 
-    def __init__(self, trace: Trace, config: ModelConfig, tokenizer: Tokenizer, **traits):
-        super().__init__(trace=packed_trace(trace, config, tokenizer), **traits)
+    def __init__(self, trace: Trace, tokenizer: Tokenizer, **traits):
+        super().__init__(trace=packed_trace(trace, tokenizer), **traits)
         change = trace.change.mean(-1)  # (N, L)
         self.changes = [{"event": n + 1, "text": decode(tokenizer, tokens.tolist()),
-                         **{f"change of layer {l + 1}": change[n, l].item() for l in range(config.n_layers)}}
+                         **{f"change of layer {l + 1}": change[n, l].item() for l in range(change.shape[1])}}
                         for n, tokens in enumerate(trace.tokens)]
 
     def as_table(self) -> str:

@@ -6,7 +6,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from rxt_lite.config import ModelConfig
 from rxt_lite.data.tokenizer import decode
 from rxt_lite.experiments.trace import Trace
 
@@ -23,12 +22,12 @@ def labels(tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode([t], skip_special_tokens=False).strip() or "␣" for t in tokens.tolist()]
 
 
-def packed_trace(trace: Trace, config: ModelConfig, tokenizer: Tokenizer) -> dict:
+def packed_trace(trace: Trace, tokenizer: Tokenizer) -> dict:
     """A recorded conversation for `unpackedTrace` in js/packed.mjs."""
     events = []
     for n, tokens in enumerate(trace.tokens):
         event = {"label": decode(tokenizer, tokens.tolist()), "labels": labels(tokens, tokenizer), "memory": packed(trace.slots[n + 1]),
                  "gate": None if trace.gate is None else packed(trace.gate[n])}
         events.append({**event, "write": packed(trace.write[n]), "read": packed(trace.read[n])})
-    shape = {"n_layers": config.n_layers, "n_slots": config.n_slots, "d_model": config.d_model}
+    shape = dict(zip(("n_layers", "n_slots", "d_model"), trace.slots.shape[1:]))
     return {"config": shape, "start": packed(trace.slots[0]), "events": events}

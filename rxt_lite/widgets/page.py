@@ -45,7 +45,7 @@ def live_html(checkpoint: Path | str = SHIPPED) -> str:
     said = reference(rounded(model), tokenizer)
     turns = [{"query": query, "answer": decode(tokenizer, answer)} for query, answer in zip(said.queries, said.answers)]
     megabytes = 2 * sum(p.numel() for p in model.parameters()) / 1e6
-    traits = {"trace": packed_trace(said.trace, model.config, tokenizer), "turns": turns, "size": f"{megabytes:.1f} MB"}
+    traits = {"trace": packed_trace(said.trace, tokenizer), "turns": turns, "size": f"{megabytes:.1f} MB"}
     lines = "".join(f'<p class="rxt-said rxt-you"><b>you: </b>{escape(turn["query"])}</p>'
                     f'<p class="rxt-said rxt-model"><b>model: </b>{escape(turn["answer"])}</p>' for turn in turns)
     why = ("This conversation was recorded when the book was built. The model itself can answer here when the page is read over "
