@@ -55,7 +55,7 @@ TABLES: dict[str, dict[str, Variant]] = {
     "lessons": {"few names first": Variant(), "all names at once": Variant(lessons=False)},
 }
 WORLD_OF = {"slots": CROWDED, "lessons": MANY_NAMES}  # all other tables use the world of their size
-LONGER = {"lessons": 3}  # times the steps: a name more is a lesson more
+LONGER = {"lessons": 3, "slots": 4}  # times the steps: a name more is a lesson more, and twelve facts are many
 
 
 def ablate_rows(folder: Path | str, size: Size, tables: Sequence[str] = ()) -> Iterator[dict]:
