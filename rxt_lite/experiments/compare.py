@@ -30,7 +30,7 @@ from rxt_lite.data.tokenizer import encode_event, world_tokenizer
 from rxt_lite.experiments.ablate import SIZES as ABLATE
 from rxt_lite.experiments.recall import ARMS, Arm, memory_on, overall, recall_rows, with_interval
 from rxt_lite.experiments.stages import Size
-from rxt_lite.experiments.stories import of_turns, ratio_interval, score_answers, split_stories
+from rxt_lite.experiments.stories import answer_bytes, of_turns, per_byte, score_answers, split_stories, turns_of
 from rxt_lite.models import DecoderLM, RxT, WindowLM
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.loop import fit
@@ -129,11 +129,9 @@ def story_tokens(story: Dialogue, tokenizer: Tokenizer) -> int:
 def by_turns(model: EventModel, stories: Sequence[Dialogue], tokenizer: Tokenizer, arm: Arm) -> Iterator[dict]:
     """Rows {"turns", "bits_per_byte", "low", "high", "n", "exact", "asked"} of a model and what it may read of its memory."""
     bits, right = score_answers(model, stories, tokenizer, arm)
-    size = [[len(event.answer.encode()) for event in story.events] for story in stories]
     for turns in ("all", "next", "recall"):
-        mean, half = ratio_interval(of_turns(bits, stories, turns), of_turns(size, stories, turns))
-        asked = sum(of_turns([[1] * len(story.events) for story in stories], stories, turns))
-        yield {"turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(stories),
+        asked = sum(len(turns_of(story, turns)) for story in stories)
+        yield {"turns": turns, **per_byte(of_turns(bits, stories, turns), answer_bytes(stories, turns)),
                "exact": sum(of_turns(right, stories, turns)) / asked, "asked": asked}
 
 

@@ -225,7 +225,8 @@ class Products(TorchDispatchMode):
 
     @classmethod
     def of(cls, work: Callable[[], object]) -> "Products":
-        with cls() as products:
+        """Those of `work`, which runs as plain code: what is compiled in here would stay uncompiled for good."""
+        with torch.compiler.set_stance("force_eager"), cls() as products:
             work()
         return products
 
@@ -333,13 +334,12 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
         raise ValueError(f"device {device!r} is not there; this PyTorch sees the CPU only")
     torch.manual_seed(seed)
     model = RxT(SIZES[size]).to(device).eval()
-    timed = [(*task, works | {"products": Products.of(works["ours"])}) for *task, works in tasks(model, bf16)]
-    if compiled:  # only now: what runs compiled inside `Products` stays uncompiled for good
+    if compiled:
         compile_layers(model)
     sync = torch.cuda.synchronize if device != "cpu" else lambda: None
     rows = []
-    for task, unit, value, works in tqdm(timed, desc=size):
-        seconds = rounds_of(works, rounds, sync)
+    for task, unit, value, works in tqdm(list(tasks(model, bf16)), desc=size):
+        seconds = rounds_of(works | {"products": Products.of(works["ours"])}, rounds, sync)
         for arm, times in seconds.items():
             rates = [2 * 1024**3 / s / 1e9 if arm == "square" else value(s) for s in times]
             paired = [p / s for p, s in zip(seconds["plain"], times)]

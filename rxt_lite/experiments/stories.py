@@ -70,20 +70,32 @@ def story_rows(model: EventModel, train: Sequence[Dialogue], valid: Sequence[Dia
     arms["unigram"] = unigram_bits(train, valid, tokenizer)
     rows = []
     for turns in ("all", "next"):
-        size = of_turns([[len(e.answer.encode()) for e in d.events] for d in valid], valid, turns)
+        size = answer_bytes(valid, turns)
         total = {arm: of_turns(bits, valid, turns) for arm, bits in arms.items()}
         total["memory_gain"] = [reset - on for reset, on in zip(total["memory_reset"], total["memory_on"])]
         for arm, bits in total.items():
-            mean, half = ratio_interval(bits, size)
-            rows.append({"arm": arm, "turns": turns, "bits_per_byte": mean, "low": mean - half, "high": mean + half,
-                         "n": len(valid), "seed": seed})
+            rows.append({"arm": arm, "turns": turns, **per_byte(bits, size), "seed": seed})
     return rows
 
 
+def turns_of(dialogue: Dialogue, turns: str) -> Sequence[int]:
+    """Which of its turns: "all", or those that ask "next" or "recall"."""
+    return range(len(dialogue.events)) if turns == "all" else [p.turn for p in dialogue.probes if p.kind == turns]
+
+
 def of_turns(values: Sequence[Sequence[float]], dialogues: Sequence[Dialogue], turns: str) -> list[float]:
-    """A value for each event of each dialogue, added up per dialogue over "all" turns, or those that ask "next" or "recall"."""
-    asked = [range(len(d.events)) if turns == "all" else [p.turn for p in d.probes if p.kind == turns] for d in dialogues]
-    return [sum(of[n] for n in which) for of, which in zip(values, asked)]
+    """A value for each event of each dialogue, added up per dialogue over the turns that `turns_of` names."""
+    return [sum(of[n] for n in turns_of(dialogue, turns)) for of, dialogue in zip(values, dialogues)]
+
+
+def answer_bytes(dialogues: Sequence[Dialogue], turns: str) -> list[int]:
+    return of_turns([[len(event.answer.encode()) for event in d.events] for d in dialogues], dialogues, turns)
+
+
+def per_byte(bits: Sequence[float], size: Sequence[int]) -> dict:
+    """{"bits_per_byte", "low", "high", "n"}: see `ratio_interval`."""
+    mean, half = ratio_interval(bits, size)
+    return {"bits_per_byte": mean, "low": mean - half, "high": mean + half, "n": len(bits)}
 
 
 def ratio_interval(bits: Sequence[float], size: Sequence[int], z: float = 1.959964) -> tuple[float, float]:

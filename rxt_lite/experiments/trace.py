@@ -114,13 +114,14 @@ def record(model: RxT | MemNet, events: Sequence[Tensor], stm: Tensor | None = N
 
 
 def record_bank(model: MemNet, events: Sequence[Tensor], state: Tensor | None) -> Trace:
+    """One event at a time, since they differ in length."""
     parts = []
     for tokens in events:
-        steps = model.forward_events(tokens.unsqueeze(1), state)
-        parts.append(trace_of(model, tokens[None], steps, 0))
+        event = tokens.unsqueeze(0)  # (1, 1, T): one conversation, one step
+        steps = model.forward_events(event, state)
+        parts.append(trace_of(model, event, steps, 0))
         state = steps.state
-    one = [(part.tokens[0], part.write[0], part.read[0]) for part in parts]
-    tokens, write, read = (list(column) for column in zip(*one))
+    tokens, write, read = ([getattr(part, name)[0] for part in parts] for name in ("tokens", "write", "read"))
     slots = torch.cat([parts[0].slots[:1], *(part.slots[1:] for part in parts)])
     return Trace(tokens, slots, torch.cat([part.gate for part in parts]), write, read)
 
@@ -131,13 +132,13 @@ def trace_of(model: MemNet, events: Tensor, steps: Steps, row: int) -> Trace:
     gate how much of it the most decided head rewrites. All slots look at the same tokens: those that give the value."""
     whole = [*(torch.cat([steps.before.keys[row], steps.before.values[row]], dim=-1))]
     last = Slots.unpack(steps.state)
-    slots = torch.stack([*whole, torch.cat([last.keys[row], last.values[row]], dim=-1)]).unsqueeze(1)  # (T + 1, 1, N, 2D)
+    slots = torch.stack([*whole, torch.cat([last.keys[row], last.values[row]], dim=-1)]).unsqueeze(1)  # (M + 1, 1, N, 2D)
     places = torch.ones(len(events[row]), 1)
     if steps.read.shape[2] > 1:  # a step has several tokens: which of them gives the value?
-        h = model.norm_bank(model.controller(model.embedding(events[row])))  # (T, 2, D)
-        places = model.bank.to_place(h).softmax(1)[..., model.config.bank_heads :].mean(-1)  # (T, 2)
+        h = model.norm_bank(model.controller(model.embedding(events[row])))  # (M, T, D)
+        places = model.bank.to_place(h).softmax(1)[..., model.config.bank_heads :].mean(-1)  # (M, T)
     write = [place.expand(1, model.config.n_slots, -1) for place in places]
-    read = [weights.mean(1).unsqueeze(0) for weights in steps.read[row]]  # T x (1, 2, N)
+    read = [weights.mean(1).unsqueeze(0) for weights in steps.read[row]]  # M x (1, T, N)
     return Trace([*events[row]], slots, steps.write[row].amax(1).unsqueeze(1), write, read)
 
 
