@@ -215,7 +215,8 @@ def recall(
     split: Annotated[str, typer.Option(help="held-out split: test_iid, test_distance, test_combo, ...")] = "test_iid",
     dialogues: Annotated[int, typer.Option(help="how many held-out dialogues; 512 for the book's figures")] = 128,
     data_seed: Annotated[int, typer.Option(help="seed of the held-out dialogues")] = 1000,
-    by: Annotated[str, typer.Option(help="against: seen (turns since), written (turn of telling), stored (facts told)")] = "seen",
+    by: Annotated[str, typer.Option(
+        help="against: seen (turns since), written (turn of telling), stored (facts told), rivals (others told the same of)")] = "seen",
     verdicts: Annotated[bool, typer.Option(
         "--verdicts", help="instead: how told, changed and unknown facts were answered: right, stale, refused, other")] = False,
     as_json: Json = False,
@@ -314,7 +315,8 @@ def stages(
     runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/stages"),
     size: Annotated[str, typer.Option(
         "--profile", help="ci (seconds), cpu (easy world, one seed) or gpu (full length, three seeds); by device if left out")] = "",
-    plan: Annotated[list[str] | None, typer.Option(help="one of the plans, for example ours; may be given again; all if left out")] = None,
+    plan: Annotated[list[str] | None, typer.Option(
+        help="one of the plans, such as 'ours without tuning'; may be given again; all if left out")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="the paper's settings of the model too: no slot names, Gaussian start")] = False,
     leak: Annotated[bool, typer.Option("--leak", help="joint language models by what their decoder reads, instead")] = False,
     as_json: Json = False,

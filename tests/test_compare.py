@@ -102,6 +102,16 @@ def changes(variant):
     return {k for k, v in variant.config.items() if base[k] != v} | set(variant.options) | (set() if variant.lessons else {"lessons"})
 
 
+def test_early_stages_come_first_and_their_runs_are_kept(tmp_path):
+    size = replace(SIZES["ci"], steps=1, dialogues=4)
+    first = [row for row in ablate_rows(tmp_path, size, ["slots, pre-trained"])]
+    files = {path.name for path in (tmp_path / "seed-0").glob("slots-pre-trained-8*.run")}
+    assert files == {f"slots-pre-trained-8{stage}.run" for stage in (".joint_lm", ".memory_attention", "")}
+    assert [row["steps"] for row in first] == [4] * 5 and list(ablate_rows(tmp_path, size, ["slots, pre-trained"])) == first
+    from_nothing = {row["variant"]: row for row in ablate_rows(tmp_path, size, ["slots"])}
+    assert all(row["loss"] != from_nothing[row["variant"]]["loss"] for row in first)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_has_the_books_own_choice_and_every_other_row_differs_from_it(table):
     own = [name for name, variant in TABLES[table].items() if not changes(variant)]
@@ -118,14 +128,16 @@ def test_a_table_that_is_not_there_is_refused(tmp_path):
 def test_rows_carry_their_controls(tmp_path):
     rows = list(ablate_rows(tmp_path, SIZES["ci"], ["lessons"]))
     assert [row["variant"] for row in rows] == list(TABLES["lessons"])
-    assert all({"recall", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank"} <= set(row) for row in rows)
+    shown = {"recall", "alone", "rival", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank"}
+    assert all(shown <= set(row) for row in rows)
 
 
 def test_a_table_as_text_has_a_line_for_each_variant_with_means_over_its_seeds():
-    row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "memory_reset": 0.1,
-           "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
+    row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "alone": 0.9, "rival": 0.3,
+           "memory_reset": 0.1, "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
     text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot", "steps": 900}])
-    head, none, slot, _, _, about = text.split("\n")
-    assert head.split()[:2] == ["recall", "reset"] and none.split() == "none 0.60 0.10 0.10 0.20 0.00 4.00 300 2".split()
+    head, none, slot, *_, about = text.split("\n")
+    assert head.split()[:3] == ["recall", "alone", "rival"] and none.split() == "none 0.60 0.90 0.30 0.10 0.10 0.20 0.00 4.00 300 2".split()
     assert slot.split()[-2:] == ["900", "1"] and "96 questions" in about and "at most 0.10" in about
     assert as_text([row], of="table").split("\n")[1].startswith("gate ") and "no stored rows" in as_text([])
+    assert "rank" not in as_text([row | {"plan": "ours"}], of="plan")

@@ -92,7 +92,8 @@ def oracle(events):
             continue
         attribute, entity = question[0], question[1]["e"]
         history = told.get((attribute, entity))
-        verdict = dict(turn=turn, attribute=attribute, entity=entity, stored=len([key for key in told if told[key]]))
+        verdict = dict(turn=turn, attribute=attribute, entity=entity, stored=len([key for key in told if told[key]]),
+                       rivals=len([1 for name, other in told if told[name, other] and name == attribute and other != entity]))
         if not history:
             assert event.answer == "I do not know."
             verdicts.append(dict(verdict, kind="unknown", value="", distance=0, seen=0, writes=0, stale=()))
@@ -153,6 +154,8 @@ BYTES = {
 
 def digest(preset):
     rows = [to_row(dialogue) for dialogue in make_dialogues(preset, 200)]
+    for probe in (probe for row in rows for probe in row["probes"]):
+        del probe["rivals"]  # counted since, from the same text: the oracle above counts them too
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 

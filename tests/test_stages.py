@@ -8,7 +8,7 @@ import sys
 import textwrap
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import permutations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -659,22 +659,24 @@ def test_two_processes_train_like_one(tmp_path):
 def test_plans_take_one_stage_away_or_exchange_one():
     named = plans()
     assert named["ours"] == CURRICULUM and named["published"] == PUBLISHED and named["ours, memory-aware alone"] == ("memory_aware",)
-    assert named["ours without joint_lm"] == CURRICULUM[1:]
-    assert named["ours with memory_attention_published"][2] == "memory_attention_published"
-    assert len(named) == len(set(named.values())) == 14 and all(name in STAGES for plan in named.values() for name in plan)
+    assert named["ours without joint"] == CURRICULUM[1:] and named["ours without joint and attention"] == CURRICULUM[1::2]
+    assert named["ours with published attention"][2] == "memory_attention_published"
+    assert {tuple(n for n in stages if n != "memory_aware") for stages in named.values()} >= {
+        some for many in range(4) for some in combinations(CURRICULUM[:3], many)}, "with and without each early stage, all eight"
+    assert len(named) == len(set(named.values())) == 17 and all(name in STAGES for plan in named.values() for name in plan)
 
 
 def test_both_sides_are_measured(tmp_path):
     size = replace(SIZES["ci"], steps=1, batch_size=2, dialogues=4)
-    some = ("ours", "ours, memory-aware alone", "ours with memory_aware_published")
+    some = ("ours", "ours, memory-aware alone", "ours with published aware")
     rows = list(stages_rows(tmp_path, size, some))
     assert [row["plan"] for row in rows] == list(some) and [row["steps"] for row in rows] == [4, 1, 4]
-    columns = ["plan", "seed", "recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank",
-               "loss", "steps"]
+    columns = ["plan", "seed", "recall", "low", "high", "n", "alone", "rival", "memory_reset", "memory_swapped", "last_event_only",
+               "cosine", "rank", "loss", "steps"]
     assert all(list(row) == columns for row in rows)
     assert all(0 <= row["low"] <= row["recall"] <= row["high"] <= 1 and -1 <= row["cosine"] <= 1 for row in rows)
     shared, own = (torch.load(tmp_path / "seed-0" / name / "rxt.joint_lm.run", weights_only=True)["rows"][0]["seconds"]
-                   for name in ("ours", "ours-with-memory_aware_published"))
+                   for name in ("ours", "ours-with-published-aware"))
     assert shared == own, "the common beginning was trained once"
     leaks = list(leak_rows(tmp_path, size))
     assert [(row["stage"], row["reads"]) for row in leaks] == [

@@ -55,6 +55,7 @@ class Probe:
     stale      the values it had before, oldest first
     options    how many values could stand there; 1 / options is chance (0: not countable)
     stored     how many different facts were told before the question
+    rivals     of how many others the same attribute was told before it: 1 where Ivy's fish could be taken for Ben's pony
     """
 
     turn: int
@@ -68,6 +69,7 @@ class Probe:
     stale: tuple[str, ...] = ()
     options: int = 0
     stored: int = 0
+    rivals: int = 0
 
 
 @dataclass(frozen=True)
@@ -457,6 +459,7 @@ def _probes(acts: list[_Turn], events: Sequence[Event], split: str) -> tuple[Pro
             continue
         name, entity = plan.key
         common = dict(turn=turn, attribute=name, entity=entity, stored=len(stored),
+                      rivals=sum(told == name and other != entity for told, other in stored),
                       options=len(ATTRIBUTES[name].values if split == "test_combo" else _values(name, entity, False)))
         if not plan.writes:
             probes.append(Probe(kind="unknown", **common))
@@ -493,7 +496,7 @@ def FEATURES() -> "datasets.Features":  # noqa: N802, F821  (a constant that is 
     text, number = Value("string"), Value("int32")
     pair = {"query": text, "answer": text}
     probe = {"turn": number, "kind": text, "attribute": text, "entity": text, "value": text, "distance": number,
-             "seen": number, "writes": number, "stale": [text], "options": number, "stored": number}
+             "seen": number, "writes": number, "stale": [text], "options": number, "stored": number, "rivals": number}
     return Features({**pair, "interactions": [pair], "probes": [probe]})
 
 

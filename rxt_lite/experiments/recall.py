@@ -28,8 +28,9 @@ from rxt_lite.models.base import EventModel, State, join
 from rxt_lite.models.generate import generate
 
 # What recall may be counted against: turns since the value was last seen, the turn in which the fact was last written
-# (0 is the first), how many different facts had been told when the question came.
-BY: dict[str, Callable[[Probe], int]] = {"seen": lambda p: p.seen, "written": lambda p: p.turn - p.distance, "stored": lambda p: p.stored}
+# (0 is the first), how many different facts had been told when the question came, and of how many others the same.
+BY: dict[str, Callable[[Probe], int]] = {"seen": lambda p: p.seen, "written": lambda p: p.turn - p.distance,
+                                         "stored": lambda p: p.stored, "rivals": lambda p: p.rivals}
 
 Arm = Callable[[EventModel, State, Tensor | None], State]  # (model, own state, last event) -> the state to read
 
@@ -122,10 +123,16 @@ def with_interval(right: int, n: int) -> dict[str, float]:
     return {"recall": right / n, "low": low, "high": high, "n": n}
 
 
-def with_controls(rows: list[dict]) -> dict[str, float]:
-    """{"recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only"}: all distances together."""
+def with_controls(model: EventModel, dialogues: Sequence[Dialogue], tokenizer, seed: int) -> dict[str, float]:
+    """{"recall", "low", "high", "n", "alone", "rival", "memory_reset", "memory_swapped", "last_event_only"}: all distances together.
+
+    alone, rival   recall where the attribute was told of nobody else before the question, and where it was
+    """
+    rows = recall_rows(model, None, dialogues, tokenizer, seed=seed, by="rivals")
+    apart = {name: overall([row for row in rows if (row["rivals"] > 0) == (name == "rival")], "memory_on") for name in ("alone", "rival")}
     right, n = overall(rows, "memory_on")
-    return {**with_interval(right, n), **{arm.__name__: overall(rows, arm.__name__)[0] / n for arm in ARMS[1:]}}
+    return {**with_interval(right, n), **{name: got / asked if asked else None for name, (got, asked) in apart.items()},
+            **{arm.__name__: overall(rows, arm.__name__)[0] / n for arm in ARMS[1:]}}
 
 
 def marks_of(model: EventModel, full_history: EventModel | None, dialogues: Sequence[Dialogue], tokenizer,

@@ -35,6 +35,7 @@ from tqdm import tqdm
 from rxt_lite.config import NANO_12M, ModelConfig
 from rxt_lite.experiments.cost import decode_macs
 from rxt_lite.models import RxT
+from rxt_lite.training.processes import cross_entropy
 
 EXPERTS = {"n_experts": 12, "experts_per_token": 2, "d_expert": 256}
 D128 = ModelConfig(vocab_size=5000, d_model=128, n_heads=4, n_layers=4, n_slots=64, d_ff=384, max_len=256)
@@ -248,7 +249,7 @@ def rounds_of(works: dict[str, Callable[[], object]], rounds: int, sync: Callabl
     return seconds
 
 
-def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], float], dict[str, Callable[[], object]]]]:
+def tasks(model: RxT, bf16: bool, compiled: bool) -> Iterator[tuple[str, str, Callable[[float], float], dict[str, Callable[[], object]]]]:
     """(task, unit, seconds -> value, {arm: work}) for everything that is timed."""
     c, device = model.config, model.device
     arms = {"ours": Ours(model), "plain": Plain(model), "torch": Torch(c).to(device).eval()}
@@ -272,19 +273,20 @@ def tasks(model: RxT, bf16: bool) -> Iterator[tuple[str, str, Callable[[float], 
 
     counted, wanted = torch.ones(B, N, EVENT, dtype=torch.bool, device=device), events[:, :, 1:].flatten()
     counted[:, :, -1] = False  # nothing follows the last token
+    surprise = torch.compile(cross_entropy) if compiled else cross_entropy  # plain, it writes the table of all words five times
 
     def train(arm, optimizer):
         with autocast(arm):
             if isinstance(arm, Ours):
-                logits = model.forward_dialogue(events, counted)
+                loss = surprise(model.forward_dialogue(events, counted), wanted)
             else:
                 state, parts = stm, []
                 for n in range(N):
                     parts.append(arm.decode(events[:, n], state))
                     state = arm.remember(events[:, n], state)
-                logits = torch.stack(parts, dim=1)[:, :, :-1].flatten(0, 2)
+                loss = F.cross_entropy(torch.stack(parts, dim=1)[:, :, :-1].flatten(0, 2).float(), wanted)
         optimizer.zero_grad()
-        F.cross_entropy(logits.float(), wanted).backward()
+        loss.backward()
         optimizer.step()
 
     left, right = torch.randn(2, 1024, 1024, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
@@ -338,7 +340,7 @@ def speed_rows(size: str, *, rounds: int = 7, bf16: bool = False, compiled: bool
         compile_layers(model)
     sync = torch.cuda.synchronize if device != "cpu" else lambda: None
     rows = []
-    for task, unit, value, works in tqdm(list(tasks(model, bf16)), desc=size):
+    for task, unit, value, works in tqdm(list(tasks(model, bf16, compiled)), desc=size):
         seconds = rounds_of(works | {"products": Products.of(works["ours"])}, rounds, sync)
         for arm, times in seconds.items():
             rates = [2 * 1024**3 / s / 1e9 if arm == "square" else value(s) for s in times]

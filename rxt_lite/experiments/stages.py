@@ -3,15 +3,17 @@
 A *plan* is a list of stages. Every plan ends in memory-aware training and is measured by the same recall on held-out
 dialogues, next to two controls. Plans that begin alike share the training of their common beginning.
 
-    ours, published                       the two curricula
-    ours without joint_lm, ...            one stage left out, on either side
-    ours, memory-aware alone              from nothing
-    ours with joint_lm_published, ...     one stage of ours replaced by the published one: what the correction is worth
+    ours, published                     the two curricula
+    ours without tuning, ...            one early stage left out, or two
+    published without tuning, ...       one left out
+    ours, memory-aware alone            none of them, on either side
+    ours with published tuning, ...     one stage of ours replaced by the published one: what the correction is worth
 """
 
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -21,14 +23,15 @@ from rxt_lite.config import BOOK, TINY, ModelConfig
 from rxt_lite.data.batches import make_batch
 from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
 from rxt_lite.data.tokenizer import world_tokenizer
-from rxt_lite.experiments.recall import recall_rows, with_controls
+from rxt_lite.experiments.recall import with_controls
 from rxt_lite.experiments.stability import shape_of
 from rxt_lite.models import RxT
 from rxt_lite.training.pretraining import READS, joint_lm
 from rxt_lite.training.recipes import train_on_world
 from rxt_lite.training.stages import CURRICULUM, PUBLISHED
 
-MEMORY_AWARE = "memory_aware"
+SHORT = {"joint_lm": "joint", "interaction_tuning": "tuning", "memory_attention": "attention", "memory_aware": "aware"}  # in names of plans
+EARLY = ("joint_lm", "interaction_tuning", "memory_attention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +57,16 @@ SIZES = {
 
 
 def plans() -> dict[str, tuple[str, ...]]:
-    """{"ours": (stage, ...), "ours without joint_lm": ..., ...}, as the head of this file lists them."""
-    early = {name for stages in (CURRICULUM, PUBLISHED) for name in stages if not name.startswith(MEMORY_AWARE)}
-    sides = {"ours": CURRICULUM, "published": PUBLISHED}
-    named = sides | {f"{side}, memory-aware alone": tuple(n for n in stages if n not in early) for side, stages in sides.items()}
-    for side, stages in sides.items():
-        named |= {f"{side} without {left_out}": tuple(n for n in stages if n != left_out) for left_out in stages if left_out in early}
+    """{"ours": (stage, ...), "ours without joint": ..., ...}, as the head of this file lists them."""
+    named = {}
+    for side, stages, most in (("ours", CURRICULUM, 2), ("published", PUBLISHED, 1)):
+        early = [name for name in stages if name.removesuffix("_published") in EARLY]
+        named |= {side: stages, f"{side}, memory-aware alone": tuple(n for n in stages if n not in early)}
+        for left_out in (some for many in range(1, most + 1) for some in combinations(early, many)):
+            names = " and ".join(SHORT[name.removesuffix("_published")] for name in left_out)
+            named[f"{side} without {names}"] = tuple(n for n in stages if n not in left_out)
     for name in CURRICULUM:
-        named[f"ours with {name}_published"] = tuple(f"{n}_published" if n == name else n for n in CURRICULUM)
+        named[f"ours with published {SHORT[name]}"] = tuple(f"{n}_published" if n == name else n for n in CURRICULUM)
     return named
 
 
@@ -90,10 +95,11 @@ def train(run: Path, stages: Sequence[str], size: Size, seed: int) -> tuple[RxT,
 
 
 def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Iterator[dict]:
-    """Rows {"plan", "seed", "recall", "low", "high", "n", "memory_reset", "memory_swapped", "last_event_only", "cosine", "rank",
-    "loss", "steps"}, one per plan and seed.
+    """Rows {"plan", "seed", "recall", "low", "high", "n", "alone", "rival", "memory_reset", "memory_swapped", "last_event_only",
+    "cosine", "rank", "loss", "steps"}, one per plan and seed.
 
-    recall      share of planted facts that the model names, all distances together; low, high: its 95 % Wilson interval
+    recall      share of planted facts that the model names, all distances together; low, high: its 95 % Wilson interval;
+                of facts that nobody else could be taken for, and of those with a rival (see `with_controls`);
                 beside it the same with the memory reset, swapped, and of the last event only
     cosine, rank        mean cosine between two slots, and how many directions the slots use, after the dialogues
     loss        of the last step
@@ -102,8 +108,7 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
     for seed in size.seeds:
         for plan, _, model, rows in trained(Path(folder), size, seed, only):
             torch.manual_seed(seed)
-            asked = recall_rows(model, None, tests, tokenizer, seed=seed)
-            yield {"plan": plan, "seed": seed, **with_controls(asked),
+            yield {"plan": plan, "seed": seed, **with_controls(model, tests, tokenizer, seed),
                    **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
 
 
