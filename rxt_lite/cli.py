@@ -319,18 +319,21 @@ def stages(
         help="one of the plans, such as 'ours without tuning'; may be given again; all if left out")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="the paper's settings of the model too: no slot names, Gaussian start")] = False,
     leak: Annotated[bool, typer.Option("--leak", help="joint language models by what their decoder reads, instead")] = False,
+    whose: Annotated[bool, typer.Option("--whose", help="whose values a decoder names that is new to a memory, instead")] = False,
     as_json: Json = False,
 ) -> None:
     """Recall with and without each stage of the curriculum, the published stages against ours."""
     from rxt_lite.config import PAPER
-    from rxt_lite.experiments.stages import SIZES, leak_rows, stages_rows
+    from rxt_lite.experiments.stages import SIZES, leak_rows, stages_rows, whose_rows
     from rxt_lite.profile import profile
 
     with clear_errors():
         chosen = SIZES[profile(size or None)]
         if paper:
             chosen = replace(chosen, config=replace(chosen.config, **PAPER))
-        rows = leak_rows(runs, chosen) if leak else stages_rows(runs, chosen, plan or ())
+        if sum([leak, whose, bool(plan)]) > 1:
+            raise ValueError("--leak, --whose and --plan each ask for rows of their own; give one of them")
+        rows = leak_rows(runs, chosen) if leak else whose_rows(runs, chosen) if whose else stages_rows(runs, chosen, plan or ())
         show(rows, as_json)
 
 

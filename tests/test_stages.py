@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from rxt_lite.config import BOS, EOS, MASK, PAD, TINY, A
 from rxt_lite.data.batches import Batch, make_batch
 from rxt_lite.data.dialogues import Dialogue, Event, make_dialogues
-from rxt_lite.experiments.stages import SIZES, leak_rows, plans, stages_rows
+from rxt_lite.data.tokenizer import encode_event
+from rxt_lite.data.world import ATTRIBUTES, PEOPLE, facts_told
+from rxt_lite.experiments.stages import BEFORE_MEMORY, SIZES, leak_rows, plans, stages_rows, takes, tell_and_ask, whose_rows
 from rxt_lite.layers.experts import balance_loss, watch_routers
 from rxt_lite.models import MODELS, DecoderLM, RxT
 from rxt_lite.models.base import EventModel
@@ -683,3 +685,29 @@ def test_both_sides_are_measured(tmp_path):
         (stage, reads) for stage in ("joint_lm", "joint_lm_published") for reads in pretraining.READS]
     with pytest.raises(ValueError, match="unknown plan 'theirs'"):
         list(stages_rows(tmp_path, size, ("theirs",)))
+
+
+def test_whose_values_a_decoder_names(tmp_path):
+    size = replace(SIZES["ci"], steps=1, batch_size=2, dialogues=4)
+    rows = list(whose_rows(tmp_path, size))
+    assert [(row["stages"], row["told_of"]) for row in rows] == [(name, of) for name in BEFORE_MEMORY for of in ("asked", "another")]
+    assert all(row["n"] == 8 and 0 <= row["low"] <= row["share"] <= row["high"] <= 1 and 1 / 12 <= row["chance"] <= 1 / 8 for row in rows)
+
+
+@pytest.mark.parametrize("of_another", [False, True])
+def test_a_telling_and_a_question_about_the_same_or_another(of_another):
+    for pair, value, attribute in tell_and_ask(40, names=PEOPLE[:4], of_another=of_another):
+        ((told, name, word),) = facts_told(pair.events[0].query)
+        ((answered, asked, right),) = facts_told(pair.events[1].answer)
+        assert (told, word) == (answered, right) == (attribute, value) and (name != asked) is of_another and asked in pair.events[1].query
+
+
+def test_the_value_is_looked_for_where_the_answer_names_it(monkeypatch):
+    model, ((pair, value, attribute),) = new_model(), tell_and_ask(1, names=PEOPLE[:4], of_another=True)
+    ids = encode_event(TOKENIZER, pair.events[1].query, pair.events[1].answer)
+    token = lambda word: TOKENIZER.encode(word, add_special_tokens=False).ids[0]  # noqa: E731
+    for word in ATTRIBUTES[attribute].values:
+        logits = torch.zeros(2, len(ids), model.config.vocab_size)
+        logits[1, ids.index(token(value)) - 1, token(word)] = 1.0
+        monkeypatch.setattr(model, "decode", lambda *args, logits=logits, **how: logits)
+        assert takes(model, pair, value, attribute, TOKENIZER) is (word == value)

@@ -15,6 +15,7 @@ Writes into book/results, each row with the commit, the profile and the hardware
     story_compare.jsonl     the same on real stories; only with `--only story_compare --stories FILE`, or hub for FILE
     ablate.jsonl     the same training with one thing changed
     stages.jsonl     the published curriculum beside ours
+    whose.jsonl      whose values a decoder names after the early stages: of the one asked about, or of anybody
     cost.jsonl       tokens, multiply-adds and state of whole conversations, and how they grow
     latency.jsonl    what a turn takes, on this machine
     forgetting.jsonl MemNet: facts in a stream of noise, by arm, beside the closed forms
@@ -124,6 +125,8 @@ def ablate_part(profile: str, seeds: Iterable[int]) -> Rows:
 def stages_part(profile: str, seeds: Iterable[int]) -> Rows:
     for row in stages.stages_rows(RUNS / profile / "stages", stages.SIZES[SIZE_OF[profile]]):
         yield "stages", [row]
+    for row in stages.whose_rows(RUNS / profile / "whose", stages.SIZES[SIZE_OF[profile]]):
+        yield "whose", [row]
 
 
 def cost_part(profile: str, seeds: Iterable[int]) -> Rows:

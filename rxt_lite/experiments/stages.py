@@ -21,12 +21,14 @@ from torch import nn
 
 from rxt_lite.config import BOOK, TINY, ModelConfig
 from rxt_lite.data.batches import make_batch
-from rxt_lite.data.dialogues import Dialogue, World, make_dialogues
+from rxt_lite.data.dialogues import OF_PEOPLE, Dialogue, Dice, Event, World, make_dialogues, world_named
 from rxt_lite.data.tokenizer import world_tokenizer
+from rxt_lite.data.world import ACKNOWLEDGEMENTS, ATTRIBUTES, PEOPLE
+from rxt_lite.experiments.intervals import wilson
 from rxt_lite.experiments.recall import with_controls
 from rxt_lite.experiments.stability import shape_of
 from rxt_lite.models import RxT
-from rxt_lite.training.pretraining import READS, joint_lm
+from rxt_lite.training.pretraining import READS, joint_lm, stand_in
 from rxt_lite.training.recipes import train_on_world
 from rxt_lite.training.stages import CURRICULUM, PUBLISHED
 
@@ -70,15 +72,18 @@ def plans() -> dict[str, tuple[str, ...]]:
     return named
 
 
-def trained(folder: Path, size: Size, seed: int, only: Sequence[str] = ()) -> Iterator[tuple[str, tuple[str, ...], RxT, list[dict]]]:
-    """Train every plan (or `only` some) in a folder of its own; yields plan, stages, model and the rows of the training."""
-    made: dict[tuple[str, ...], Path] = {}
+def chosen_plans(only: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The plans named in `only`, in their own order; all of them where it is empty."""
     unknown = set(only) - set(plans())
     if unknown:
         raise ValueError(f"unknown plan {min(unknown)!r}; choose from {', '.join(map(repr, plans()))}")
-    for plan, stages in plans().items():
-        if only and plan not in only:
-            continue
+    return {plan: stages for plan, stages in plans().items() if not only or plan in only}
+
+
+def trained(folder: Path, size: Size, seed: int, plans: dict[str, tuple[str, ...]]) -> Iterator[tuple[str, RxT, list[dict]]]:
+    """Train every plan in a folder of its own; yields plan, model and the rows of the training."""
+    made: dict[tuple[str, ...], Path] = {}
+    for plan, stages in plans.items():
         run = folder / f"seed-{seed}" / plan.replace(" ", "-").replace(",", "")
         run.mkdir(parents=True, exist_ok=True)
         for n, name in enumerate(stages, start=1):
@@ -86,7 +91,7 @@ def trained(folder: Path, size: Size, seed: int, only: Sequence[str] = ()) -> It
             if stages[:n] in made and not (run / file).exists():
                 shutil.copyfile(made[stages[:n]] / file, run / file)
             made.setdefault(stages[:n], run)
-        yield plan, stages, *train(run, stages, size, seed)
+        yield plan, *train(run, stages, size, seed)
 
 
 def train(run: Path, stages: Sequence[str], size: Size, seed: int) -> tuple[RxT, list[dict]]:
@@ -106,7 +111,7 @@ def stages_rows(folder: Path | str, size: Size, only: Sequence[str] = ()) -> Ite
     """
     tokenizer, tests = world_tokenizer(), make_dialogues(size.world, size.dialogues, split="test_iid", seed=1000)
     for seed in size.seeds:
-        for plan, _, model, rows in trained(Path(folder), size, seed, only):
+        for plan, model, rows in trained(Path(folder), size, seed, chosen_plans(only)):
             torch.manual_seed(seed)
             yield {"plan": plan, "seed": seed, **with_controls(model, tests, tokenizer, seed),
                    **slots_after(model, tests, tokenizer), "loss": rows[-1]["loss"], "steps": len(rows)}
@@ -139,3 +144,55 @@ def leak_rows(folder: Path | str, size: Size) -> Iterator[dict]:
                 torch.manual_seed(seed)
                 surprise = joint_lm(model, batch.to(model.device), nn.Identity(), reads=reads, mask=0.0, noise=0.0)  # no masks: no head
                 yield {"stage": stage, "seed": seed, "reads": reads, "surprise": surprise.item()}
+
+
+BEFORE_MEMORY = {  # what a decoder has been through when it first meets a memory
+    "joint": ("joint_lm",),
+    "joint, tuning": ("joint_lm", "interaction_tuning"),
+    "published joint": ("joint_lm_published",),
+    "published joint, tuning": ("joint_lm_published", "interaction_tuning_published"),
+}
+
+
+def whose_rows(folder: Path | str, size: Size) -> Iterator[dict]:
+    """Rows {"stages", "seed", "told_of", "share", "low", "high", "n", "chance"}: whose values a decoder takes for the answer.
+
+    It reads the encoding of one event, which tells something of the person that the question is about ("asked") or the same
+    of somebody else ("another"), and names a value, the right answer up to there given. share: how often it is the one told
+    (95 % Wilson interval), of n questions. A decoder that minds whose it is has a high share for the first and chance for the second.
+    """
+    tokenizer, n = world_tokenizer(), 2 * size.dialogues
+    for seed in size.seeds:
+        for stages, model, _ in trained(Path(folder), size, seed, BEFORE_MEMORY):
+            for told_of in ("asked", "another"):
+                pairs = tell_and_ask(n, names=PEOPLE[: world_named(size.world).cast], of_another=told_of == "another")
+                named = [takes(model, pair, value, attribute, tokenizer) for pair, value, attribute in pairs]
+                low, high = wilson(sum(named), n)
+                chance = sum(1 / len(ATTRIBUTES[attribute].values) for _, _, attribute in pairs) / n
+                yield {"stages": stages, "seed": seed, "told_of": told_of, "share": sum(named) / n, "low": low, "high": high, "n": n,
+                       "chance": chance}
+
+
+def tell_and_ask(n: int, *, names: Sequence[str], of_another: bool) -> list[tuple[Dialogue, str, str]]:
+    """`n` times (a telling and a question about the same attribute, the value told, the attribute)."""
+    dice, made = Dice("whose"), []
+    for _ in range(n):
+        attribute, (asked, other) = dice.pick(OF_PEOPLE), dice.some(names, 2)
+        kind = ATTRIBUTES[attribute]
+        value = dice.pick(kind.values)
+        telling = Event(kind.tell[0].format(e=other if of_another else asked, v=value), ACKNOWLEDGEMENTS[0])
+        made.append((Dialogue((telling, Event(kind.ask[0].format(e=asked), kind.answer.format(e=asked, v=value)))), value, attribute))
+    return made
+
+
+@torch.no_grad()
+def takes(model: RxT, pair: Dialogue, value: str, attribute: str, tokenizer) -> bool:
+    """Is `value` the likeliest of its kind where the answer names one, when the decoder reads the encoding of the telling?"""
+    tokens = make_batch([pair], tokenizer, max_event_len=model.config.max_len).tokens.to(model.device)  # (1, 2, T)
+    encoded = model.encode(tokens[0]).unflatten(1, (1, 2))  # (L, 1, 2, T, D)
+    slots, may_read = stand_in(model, encoded, tokens, "event_before")
+    words = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in ATTRIBUTES[attribute].values]
+    told = tokenizer.encode(value, add_special_tokens=False).ids[0]
+    place = (tokens[0, 1] == told).nonzero()[-1].item() - 1  # the last token before it
+    logits = model.decode(tokens[0], model.read_slots(slots), slots_mask=may_read.unsqueeze(1))[1, place]
+    return words[int(logits[words].argmax())] == told
