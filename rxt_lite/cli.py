@@ -314,7 +314,7 @@ def stability(
 def stages(
     runs: Annotated[Path, typer.Argument(help="folder for the training runs; unfinished ones go on")] = Path("runs/stages"),
     size: Annotated[str, typer.Option(
-        "--profile", help="ci (seconds), cpu (easy world, one seed) or gpu (full length, three seeds); by device if left out")] = "",
+        "--profile", help="ci (seconds), cpu (small, two seeds) or gpu (full length, three seeds); by device if left out")] = "",
     plan: Annotated[list[str] | None, typer.Option(
         help="one of the plans, such as 'ours without tuning'; may be given again; all if left out")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="the paper's settings of the model too: no slot names, Gaussian start")] = False,

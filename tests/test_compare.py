@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rxt_lite.config import BOOK, BOS, EOS, PAD, TINY, A, ModelConfig, Q
-from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows
+from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows, measure
 from rxt_lite.experiments.compare import STORY_SIZES, arms, compare_rows, story_compare_rows
 from rxt_lite.experiments.stored import as_text
 from rxt_lite.models import DecoderLM, WindowLM
@@ -104,12 +104,12 @@ def changes(variant):
 
 def test_early_stages_come_first_and_their_runs_are_kept(tmp_path):
     size = replace(SIZES["ci"], steps=1, dialogues=4)
-    first = [row for row in ablate_rows(tmp_path, size, ["slots, pre-trained"])]
-    files = {path.name for path in (tmp_path / "seed-0").glob("slots-pre-trained-8*.run")}
-    assert files == {f"slots-pre-trained-8{stage}.run" for stage in (".joint_lm", ".memory_attention", "")}
-    assert [row["steps"] for row in first] == [4] * 5 and list(ablate_rows(tmp_path, size, ["slots, pre-trained"])) == first
-    from_nothing = {row["variant"]: row for row in ablate_rows(tmp_path, size, ["slots"])}
-    assert all(row["loss"] != from_nothing[row["variant"]]["loss"] for row in first)
+    run = lambda table: measure(tmp_path, size, table, "8", TABLES[table]["8"], seed=0)  # noqa: E731
+    early, from_nothing = run("slots, pre-trained"), run("slots")
+    assert {path.name for path in (tmp_path / "seed-0").glob("*.run")} == {
+        "slots-8.run", *(f"slots-pre-trained-8{stage}.run" for stage in (".joint_lm", ".memory_attention", ""))}
+    assert early["steps"] == from_nothing["steps"] == 4 and early["loss"] != from_nothing["loss"]
+    assert run("slots, pre-trained") == early, "loaded, not trained anew"
 
 
 @pytest.mark.parametrize("table", TABLES)

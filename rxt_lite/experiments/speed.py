@@ -273,7 +273,7 @@ def tasks(model: RxT, bf16: bool, compiled: bool) -> Iterator[tuple[str, str, Ca
 
     counted, wanted = torch.ones(B, N, EVENT, dtype=torch.bool, device=device), events[:, :, 1:].flatten()
     counted[:, :, -1] = False  # nothing follows the last token
-    surprise = torch.compile(cross_entropy) if compiled else cross_entropy  # plain, it writes the table of all words five times
+    surprise = torch.compile(cross_entropy) if compiled else cross_entropy  # plain, it goes over the table of all words again and again
 
     def train(arm, optimizer):
         with autocast(arm):
