@@ -1,6 +1,7 @@
 """RxT beside stateless decoders, and one thing changed at a time: who sees what, and that the rest stays equal."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from rxt_lite.config import BOOK, BOS, EOS, PAD, TINY, A, ModelConfig, Q
 from rxt_lite.experiments.ablate import SIZES, TABLES, ablate_rows, measure
 from rxt_lite.experiments.compare import STORY_SIZES, arms, compare_rows, story_compare_rows
-from rxt_lite.experiments.stored import as_text
+from rxt_lite.experiments.stored import as_text, stored
 from rxt_lite.models import DecoderLM, WindowLM
 
 CONFIG = replace(TINY, max_len=64)
@@ -136,8 +137,15 @@ def test_a_table_as_text_has_a_line_for_each_variant_with_means_over_its_seeds()
     row = {"table": "gate", "variant": "none", "recall": 0.5, "low": 0.4, "high": 0.6, "n": 96, "alone": 0.9, "rival": 0.3,
            "memory_reset": 0.1, "memory_swapped": 0.1, "last_event_only": 0.2, "cosine": 0.0, "rank": 4.0, "steps": 300}
     text = as_text([row, row | {"recall": 0.7}, row | {"variant": "slot", "steps": 900}])
-    head, none, slot, *_, about = text.split("\n")
-    assert head.split()[:3] == ["recall", "alone", "rival"] and none.split() == "none 0.60 0.90 0.30 0.10 0.10 0.20 0.00 4.00 300 2".split()
-    assert slot.split()[-2:] == ["900", "1"] and "96 questions" in about and "at most 0.10" in about
+    head, none, slot, *_, seeds, about = text.split("\n")
+    assert head.split()[:3] == ["all", "alone", "rival"] and none.split() == "none 0.60 0.90 0.30 0.10 0.10 0.20 0.00 4.00 300".split()
+    assert slot.split()[-1] == "900" and seeds == "96 questions, training seeds: 1 or 2" and "at most 0.10" in about
     assert as_text([row], of="table").split("\n")[1].startswith("gate ") and "no stored rows" in as_text([])
     assert "rank" not in as_text([row | {"plan": "ours"}], of="plan")
+
+
+def test_tables_of_stored_rows_fit_the_page():
+    """About eighty characters stand in a column of the book."""
+    plans, ablated = (stored(name, Path(__file__).parents[1] / "book/results") for name in ("stages.jsonl", "ablate.jsonl"))
+    texts = [as_text(plans, of="plan"), *(as_text([row for row in ablated if row["table"] == table]) for table in TABLES)]
+    assert max(len(line) for text in texts for line in text.split("\n")) <= 80
