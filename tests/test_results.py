@@ -27,7 +27,7 @@ def fresh(tmp_path_factory):
 
 
 NAMES = sorted(file.stem for file in STORED.glob("*.jsonl"))
-OWN = ("recall", "hard", "far", "verdicts", "training", "compare", "ablate", "stages", "cost", "latency", "slots")
+OWN = ("recall", "hard", "far", "verdicts", "training", "compare", "ablate", "stages", "whose", "cost", "latency", "slots")
 
 
 def columns(rows):
@@ -56,7 +56,7 @@ def test_memory_on_is_far_above_its_controls_in_both(fresh, name):
 
 
 def test_stored_recall_of_the_shipped_model_is_that_of_its_first_questions_asked_again(fresh):
-    """The reduced run asks the first 16 of the 512 dialogues: shares may differ as far as chance allows, not further."""
+    """The reduced run asks the first 64 of the 512 dialogues: shares may differ as far as chance allows, not further."""
     again, stored = rows_in(fresh, "recall"), [row for row in rows_in(STORED, "recall") if row["seed"] == 0]
     for arm in {row["arm"] for row in again}:
         n = sum(row["n"] for row in again if row["arm"] == arm)

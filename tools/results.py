@@ -61,7 +61,7 @@ PRACTISED = {  # at the end, by the RxT: half of the questions of "unsure" have 
     "more_practice": ("unsure", "hard", "long", "things"),
 }
 SIZE_OF = {"full": "cpu", "ci": "ci"}  # which of an experiment's SIZES
-DIALOGUES = {"full": 512, "ci": 16}
+DIALOGUES = {"full": 512, "ci": 64}
 
 Rows = Iterator[tuple[str, list[dict]]]  # (name of a file, rows to add to it)
 

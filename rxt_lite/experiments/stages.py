@@ -1,7 +1,7 @@
 """What each stage of the curriculum is worth: recall after memory-aware training with it, without it, and in its other version.
 
 A *plan* is a list of stages. Every plan ends in memory-aware training and is measured by the same recall on held-out
-dialogues, next to two controls. Plans that begin alike share the training of their common beginning.
+dialogues, next to three controls. Plans that begin alike share the training of their common beginning.
 
     ours, published                     the two curricula
     ours without tuning, ...            one early stage left out, or two
@@ -33,7 +33,7 @@ from rxt_lite.training.recipes import train_on_world
 from rxt_lite.training.stages import CURRICULUM, PUBLISHED
 
 SHORT = {"joint_lm": "joint", "interaction_tuning": "tuning", "memory_attention": "attention", "memory_aware": "aware"}  # in names of plans
-EARLY = ("joint_lm", "interaction_tuning", "memory_attention")
+EARLY = CURRICULUM[:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +161,11 @@ def whose_rows(folder: Path | str, size: Size) -> Iterator[dict]:
     of somebody else ("another"), and names a value, the right answer up to there given. share: how often it is the one told
     (95 % Wilson interval), of n questions. A decoder that minds whose it is has a high share for the first and chance for the second.
     """
-    tokenizer, n = world_tokenizer(), 2 * size.dialogues
+    tokenizer, n, names = world_tokenizer(), 2 * size.dialogues, PEOPLE[: world_named(size.world).cast]
+    asked = {told_of: tell_and_ask(n, names=names, of_another=told_of == "another") for told_of in ("asked", "another")}
     for seed in size.seeds:
         for stages, model, _ in trained(Path(folder), size, seed, BEFORE_MEMORY):
-            for told_of in ("asked", "another"):
-                pairs = tell_and_ask(n, names=PEOPLE[: world_named(size.world).cast], of_another=told_of == "another")
+            for told_of, pairs in asked.items():
                 named = [takes(model, pair, value, attribute, tokenizer) for pair, value, attribute in pairs]
                 low, high = wilson(sum(named), n)
                 chance = sum(1 / len(ATTRIBUTES[attribute].values) for _, _, attribute in pairs) / n
@@ -191,8 +191,9 @@ def takes(model: RxT, pair: Dialogue, value: str, attribute: str, tokenizer) -> 
     tokens = make_batch([pair], tokenizer, max_event_len=model.config.max_len).tokens.to(model.device)  # (1, 2, T)
     encoded = model.encode(tokens[0]).unflatten(1, (1, 2))  # (L, 1, 2, T, D)
     slots, may_read = stand_in(model, encoded, tokens, "event_before")
-    words = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in ATTRIBUTES[attribute].values]
-    told = tokenizer.encode(value, add_special_tokens=False).ids[0]
+    values = ATTRIBUTES[attribute].values
+    words = [tokenizer.encode(word, add_special_tokens=False).ids[0] for word in values]
+    told = words[values.index(value)]
     place = (tokens[0, 1] == told).nonzero()[-1].item() - 1  # the last token before it
     logits = model.decode(tokens[0], model.read_slots(slots), slots_mask=may_read.unsqueeze(1))[1, place]
     return words[int(logits[words].argmax())] == told
