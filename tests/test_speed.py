@@ -73,6 +73,11 @@ def test_compiled_layers_compute_the_same_and_no_token_is_compiled_anew():
     Products.of(lambda: Ours(model).answer(tokens, stm, 6))  # noting products must not keep it from being compiled
     graphs, answer = stats["unique_graphs"], Ours(model).answer(tokens, stm, 6)
     assert stats["unique_graphs"] - graphs == 2, "one for the query, one for a token after any number of others, all layers in it"
+    one, after = tokens[:1], stm[:, :1]
+    assert torch.equal(Ours(model).answer(one, after, 6), answer[:1]), "a conversation alone takes a shorter way"
+    Ours(model).answer(one, after, 7)
+    graphs = stats["unique_graphs"]
+    assert torch.equal(Ours(model).answer(one, after, 9)[:, :6], answer[:1]) and stats["unique_graphs"] == graphs
     torch.testing.assert_close(before, (answer, Ours(model).decode(tokens, stm), Ours(model).remember(tokens, stm)), atol=1e-5, rtol=1e-5)
 
 

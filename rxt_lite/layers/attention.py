@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import ModelConfig
-from rxt_lite.layers.linear import LayerwiseLinear
+from rxt_lite.layers.linear import LayerwiseLinear, Linear
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import rotate
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, heads: tuple[int, int], layerwise: bool = False):
         super().__init__()
-        linear = partial(LayerwiseLinear, config.n_layers) if layerwise else nn.Linear
+        linear = partial(LayerwiseLinear, config.n_layers) if layerwise else Linear
         D, self.d_head = config.d_model, config.d_head
         self.query_heads, self.kv_heads = heads
         self.to_q = linear(D, self.query_heads * self.d_head, bias=False)

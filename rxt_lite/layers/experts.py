@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rxt_lite.config import ModelConfig
 from rxt_lite.layers.feedforward import FeedForward
-from rxt_lite.layers.linear import LayerwiseLinear
+from rxt_lite.layers.linear import LayerwiseLinear, Linear
 
 
 class Routing(NamedTuple):
@@ -40,7 +40,7 @@ class Router(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.k = config.experts_per_token
-        self.to_scores = nn.Linear(config.d_model, config.n_experts, bias=False)
+        self.to_scores = Linear(config.d_model, config.n_experts, bias=False)
 
     def forward(self, x: Tensor) -> Routing:
         scores = self.to_scores(x)
@@ -65,7 +65,7 @@ class Experts(nn.Module):
         self.to_out = LayerwiseLinear(E, width, D, bias=local)
         self.bias = nn.Parameter(torch.zeros(D)) if config.expert_bias == "global" else None
         self.shared = nn.ModuleList(FeedForward(config, width) for _ in range(s))
-        self.to_share = nn.Linear(D, s, bias=False) if s > 1 else None
+        self.to_share = Linear(D, s, bias=False) if s > 1 else None
         self.share = (k / (k + s), s / (k + s)) if config.weighted_shared_experts else (1.0, 1.0)
 
     def ask_chosen(self, x: Tensor, routing: Routing) -> Tensor:

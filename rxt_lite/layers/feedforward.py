@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import ModelConfig
+from rxt_lite.layers.linear import Linear
 
 
 class FeedForward(nn.Module):
@@ -15,8 +16,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig, width: int | None = None):
         super().__init__()
         width = width or config.d_ff
-        self.to_hidden = nn.Linear(config.d_model, 2 * width)
-        self.to_out = nn.Linear(width, config.d_model)
+        self.to_hidden = Linear(config.d_model, 2 * width)
+        self.to_out = Linear(width, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         linear, gate = self.to_hidden(x).chunk(2, dim=-1)  # (..., F) each

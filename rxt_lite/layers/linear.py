@@ -1,4 +1,10 @@
-"""A linear map with one set of weights per layer, applied to all layers at once.
+"""Linear maps, their weights stored input by input, and one map for all layers at once.
+
+    y = x W^T + b
+
+W has the shape (out, in) of every other library and the same name and start as in `nn.Linear`; in memory it lies as W^T.
+A product with a single row, as for every word said, then reads it from one end to the other. Stored output by output
+that took up to four times as long, once a model's weights together no longer fit the caches near the processor.
 
 The memory update treats the L banks of slots alike but with weights of their own:
 
@@ -15,6 +21,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def by_input(weight: Tensor) -> nn.Parameter:
+    """The same `weight` (..., out, in), stored as its transpose."""
+    return nn.Parameter(weight.detach().mT.contiguous().mT)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` with its weight stored by input. Shapes: x (..., n_in) -> (..., n_out)."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.weight = by_input(self.weight)
+
+
 class LayerwiseLinear(nn.Module):
     """`nn.Linear` for each of L layers.
 
@@ -26,7 +45,7 @@ class LayerwiseLinear(nn.Module):
     def __init__(self, n_layers: int, n_in: int, n_out: int, bias: bool = True):
         super().__init__()
         bound = 1 / math.sqrt(n_in)  # the initialisation of nn.Linear
-        self.weight = nn.Parameter(torch.empty(n_layers, n_out, n_in).uniform_(-bound, bound))
+        self.weight = by_input(torch.empty(n_layers, n_out, n_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n_layers, 1, n_out).uniform_(-bound, bound)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:

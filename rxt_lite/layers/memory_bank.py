@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rxt_lite.config import MemNetConfig
-from rxt_lite.layers.linear import LayerwiseLinear
+from rxt_lite.layers.linear import LayerwiseLinear, Linear
 
 USAGE_KEPT = 0.95  # of the usage, a step
 
@@ -74,8 +74,8 @@ class SemanticBottleneck(nn.Module):
 
     def __init__(self, config: MemNetConfig):
         super().__init__()
-        self.to_few = nn.Linear(config.d_model, config.d_bottleneck)
-        self.to_value = nn.Linear(config.d_bottleneck, config.d_model)
+        self.to_few = Linear(config.d_model, config.d_bottleneck)
+        self.to_value = Linear(config.d_bottleneck, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.to_value(F.gelu(self.to_few(x)))
@@ -112,10 +112,10 @@ class MultiHeadMemoryBank(nn.Module):
         self.config, D, H, N = config, config.d_model, config.bank_heads, config.n_slots
         start = nn.init.orthogonal_(torch.empty(N, D)) if N <= D else F.normalize(torch.randn(N, D), dim=-1)
         self.first_keys = nn.Parameter(start)  # so that slots differ before anything is written
-        self.to_query = nn.Linear(D, H * D, bias=False)
-        self.to_out = nn.Linear(H * D, D, bias=False)
+        self.to_query = Linear(D, H * D, bias=False)
+        self.to_out = Linear(H * D, D, bias=False)
         self.read_sharpness, self.write_sharpness = (nn.Parameter(torch.full((H, 1), 8.0)) for _ in range(2))
-        self.to_place = nn.Linear(D, 2 * H)  # which token of an event gives a head its key, and which its value
+        self.to_place = Linear(D, 2 * H)  # which token of an event gives a head its key, and which its value
         self.to_key = LayerwiseLinear(H, D, D, bias=False)
         self.to_value = SemanticBottleneck(config)
         self.to_gate = LayerwiseLinear(H, 2 * D, 1)

@@ -52,6 +52,7 @@ class Cache:
         self.used = 0  # columns in use: the same for all rows, some of them padding
         self.ragged = False  # True once any row has been padded
         self.kept = kept
+        self.one_token = None  # a model's short way to read one token more, once it has taken it
 
     @property
     def length(self) -> Tensor:
@@ -75,6 +76,13 @@ class Cache:
             return positions, None
         earlier = torch.ones(T, self.used, dtype=torch.bool, device=tokens.device).tril(start)
         return positions, earlier & self.is_token[:, None, : self.used]
+
+    def admit_one(self) -> int:
+        """Make room for one token of the only row, which is not padding; returns its position."""
+        if self.used == self.is_token.shape[1]:
+            raise ValueError(f"the cache holds {self.used} tokens, all used; 1 more does not fit")
+        self.used += 1  # `is_token` is True everywhere as long as nothing is ragged
+        return self.used - 1
 
     def layer(self, index: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """For one layer: store the new keys and values (B, kv heads, T, K), return all of them so far."""

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from rxt_lite.config import BOS, PAD, ModelConfig
 from rxt_lite.layers.blocks import DecoderLayer
+from rxt_lite.layers.linear import Linear
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import Rope
 from rxt_lite.models.base import Cache, EventModel, pack
+from rxt_lite.models.one_token import ReadsOneMore
 
 
-class DecoderLM(EventModel):
+class DecoderLM(ReadsOneMore, EventModel):
     """The same decoder as RxT's without memory cross-attention; the state is the transcript (B, C), right-padded.
 
     `max_len` bounds the whole transcript. Events are read as RxT reads them, [BOS][Q]query[A]answer[EOS]
@@ -31,7 +33,7 @@ class DecoderLM(EventModel):
         self.rope = Rope(config)
         self.decoder = nn.ModuleList(DecoderLayer(config, memory=False) for _ in range(config.n_decoder_layers))
         self.norm_head = RMSNorm(config.d_model) if config.head_norm else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size)
+        self.head = Linear(config.d_model, config.vocab_size)
 
     def init_state(self, batch_size: int) -> Tensor:
         return torch.empty(batch_size, 0, dtype=torch.long, device=self.device)
@@ -95,7 +97,8 @@ class DecoderLM(EventModel):
         return cache
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
-        return self.logits(self.hidden(tokens, cache))
+        one = self.read_one(tokens, cache)
+        return self.logits(self.hidden(tokens, cache)) if one is None else one
 
     def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
         """One causal pass over each whole dialogue: its events stand one after another in it.

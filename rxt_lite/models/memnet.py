@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rxt_lite.config import PAD, MemNetConfig, ModelConfig
 from rxt_lite.layers.blocks import DecoderLayer
 from rxt_lite.layers.feedforward import FeedForward
+from rxt_lite.layers.linear import Linear
 from rxt_lite.layers.memory_bank import MultiHeadMemoryBank, Slots, Wish
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import Rope
@@ -85,7 +86,7 @@ class MemNet(EventModel):
         self.norm_fused = RMSNorm(config.d_model)
         self.feedforward = FeedForward(config)
         self.norm_head = RMSNorm(config.d_model)
-        self.head = nn.Linear(config.d_model, config.vocab_size)
+        self.head = Linear(config.d_model, config.vocab_size)
 
     # ------------------------------------------------------------------------------------------ the contract
     def init_state(self, batch_size: int) -> Tensor:

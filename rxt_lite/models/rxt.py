@@ -55,13 +55,15 @@ from torch import Tensor, nn
 
 from rxt_lite.config import PAD, ModelConfig
 from rxt_lite.layers.blocks import DecoderLayer, EncoderLayer
+from rxt_lite.layers.linear import Linear
 from rxt_lite.layers.memory import MemoryAttention
 from rxt_lite.layers.norm import RMSNorm
 from rxt_lite.layers.rope import Rope
 from rxt_lite.models.base import Cache, EventModel, cut_before
+from rxt_lite.models.one_token import ReadsOneMore
 
 
-class RxT(EventModel):
+class RxT(ReadsOneMore, EventModel):
     """Decoder with memory cross-attention, encoder, memory attention; one shared embedding.
 
     The state is the STM, (L, B, S, D): for every layer and conversation, S slots of width D. Decoder layers
@@ -81,7 +83,7 @@ class RxT(EventModel):
         before, reading = config.stateless_before, config.stateless_before + config.n_layers
         self.decoder = nn.ModuleList(DecoderLayer(config, before <= i < reading) for i in range(config.n_decoder_layers))
         self.norm_head = RMSNorm(config.d_model) if config.head_norm else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size)
+        self.head = Linear(config.d_model, config.vocab_size)
         if config.initial_slots == "learned":
             self.initial_slots = nn.Parameter(torch.randn(config.n_layers, config.n_slots, config.d_model))
 
@@ -90,7 +92,7 @@ class RxT(EventModel):
         shape = self.state_shape(batch_size)
         if self.config.initial_slots == "learned":
             return self.initial_slots.unsqueeze(1).expand(shape)
-        return torch.randn(shape, device=self.device)
+        return torch.randn(shape, device=self.device, dtype=self.embedding.weight.dtype)
 
     def state_shape(self, batch_size: int) -> tuple[int, int, int, int]:
         c = self.config
@@ -183,7 +185,8 @@ class RxT(EventModel):
         return Cache(self.config, B, min(capacity, self.config.max_len), state, kept=slots)
 
     def extend(self, tokens: Tensor, cache: Cache) -> Tensor:
-        return self.decode(tokens, cache.kept, cache)
+        one = self.read_one(tokens, cache)
+        return self.decode(tokens, cache.kept, cache) if one is None else one
 
     def memories(self, encoded: Tensor, events: Tensor, depth: int | None = None) -> Iterator[Tensor]:
         """STM (L, B, S, D) before each of N events and after the last: N + 1 of them, each made when it is asked for.
