@@ -10,7 +10,7 @@ from torch import nn
 from rxt_lite.config import PAD, PAPER, ModelConfig
 from rxt_lite.layers.linear import LayerwiseLinear, Linear
 from rxt_lite.models import DecoderLM, RxT
-from rxt_lite.models.one_token import OneToken, ReadsOneMore
+from rxt_lite.models.one_token import ReadsOneMore
 
 SMALL = ModelConfig(vocab_size=40, d_model=16, n_heads=4, n_layers=3, n_slots=5, d_ff=12, max_len=24)
 KINDS = {
@@ -100,16 +100,6 @@ def test_a_full_cache_is_refused_and_stays_as_it_is():
 
 
 @torch.no_grad()
-def test_a_rotation_is_a_matrix():
-    model = built(RxT, SMALL)
-    one = OneToken(model, model.open(model.init_state(1), 4))
-    heads, rotation = torch.randn(3, 4), model.rope.table[5]
-    turned = torch.view_as_real(torch.view_as_complex(heads.view(3, 2, 2)) * rotation).flatten(1)
-    torch.testing.assert_close(heads @ one.as_matrix(rotation), turned)
-    torch.testing.assert_close(heads @ one.as_matrix(torch.view_as_real(rotation)), turned)
-
-
-@torch.no_grad()
 def test_nothing_is_not_divided_by():
     model = built(RxT, SMALL)
     model.embedding.weight[9] = 0
@@ -138,3 +128,14 @@ def test_what_a_cache_prepares_belongs_to_its_event():
         after = model.extend(token, model.open(state, 4))
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, model(token, state), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_conversations_share_the_joined_maps_until_a_weight_changes_however_quietly():
+    model = built(RxT, SMALL)
+    kept = model.joined()
+    assert model.joined() is kept
+    model.decoder[1].memory.to_q.weight.data[0, 0] += 1  # counts as no change for autograd
+    changed = model.joined()
+    assert changed is not kept and changed[0].same(kept[0]) and not changed[1].same(kept[1])
+    assert model.double().joined()[0].to_qkv.dtype == torch.float64

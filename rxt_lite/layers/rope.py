@@ -46,4 +46,5 @@ def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
         (x1, x2), (cos, sin) = wide.unflatten(-1, (-1, 2)).unbind(-1), rotation.unbind(-1)
         return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1).flatten(-2).to(x.dtype)
     pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))  # (..., T, H, K/2)
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    turned = torch.view_as_real(pairs * rotation).flatten(-2)
+    return turned if wide is x else turned.to(x.dtype)

@@ -1,30 +1,66 @@
 """One token more of one conversation: the decoder again, in as few calls as it takes.
 
 With many tokens the products take the time. With a single one PyTorch's calls do: a row times a matrix is done sooner than
-the next call is made. So the same mathematics is arranged anew, in fewer and larger calls, and what stays the same for the
-whole event is worked out when its first single token comes:
+the next call is made. So the same mathematics is arranged anew, in fewer and larger calls:
 
     N(x) W = u(x) (sqrt(D) w W),  u(x) = x / sqrt(|x|^2 + D eps)      the scale w of a norm goes into the map that follows
-    q | k | v = N(x) (Wq / sqrt(K) | Wk | Wv)                         one product for all three
-    R q | R k                                                         R is a matrix (K, K): one product for all heads
-    A = softmax(q k^T) v                                              written out, over what the cache holds
+    q | k | v = N(x) (Wq / sqrt(K) | Wk | Wv)                         one product for all three, one rotation for q and k
+    A = softmax(q k^T) v                                              two products, over what the cache holds
+
+The joined maps belong to the model and serve all its conversations; for itself a conversation keeps views, and no numbers.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rxt_lite.config import PAD
 from rxt_lite.layers.blocks import DecoderLayer
 from rxt_lite.layers.feedforward import FeedForward
 from rxt_lite.layers.norm import RMSNorm
+from rxt_lite.layers.rope import rotate
 from rxt_lite.models.base import Cache
+
+
+class Joined(NamedTuple):
+    """The maps of a decoder layer that follow a norm, for u(x)."""
+
+    to_qkv: Tensor  # (D, (hq + 2 hkv) K)
+    to_slots: Tensor | None  # (D, hq K): the queries that the slots are asked
+    scale: Tensor  # (D): before the feed-forward layer, whose maps stay as they are
+
+    @classmethod
+    def of(cls, layer: DecoderLayer) -> "Joined":
+        own, memory = layer.attention, getattr(layer, "memory", None)
+        slots = None if memory is None else join(layer.norm_memory, memory.d_head, memory.to_q)
+        return cls(join(layer.norm_attention, own.d_head, own.to_q, own.to_k, own.to_v), slots, scale_of(layer.norm_feedforward))
+
+    def same(self, other: "Joined") -> bool:
+        return all(a is b is None or (a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)) for a, b in zip(self, other))
+
+
+def join(norm: RMSNorm, d_head: int, to_q: nn.Module, *others: nn.Module) -> Tensor:
+    return torch.cat([to_q.weight.mT / math.sqrt(d_head), *(to.weight.mT for to in others)], dim=1).mul_(scale_of(norm).unsqueeze(1))
+
+
+def scale_of(norm: RMSNorm) -> Tensor:
+    return math.sqrt(len(norm.weight)) * norm.weight
 
 
 class ReadsOneMore:
     """For models with an embedding, decoder layers and a head: how they read on, one token at a time."""
+
+    _joined: list[Joined] = []
+
+    def joined(self) -> list[Joined]:
+        """Made anew for every event, since weights can change without telling; the old ones are kept as long as they are the same."""
+        fresh = [Joined.of(layer) for layer in self.decoder]
+        if len(self._joined) != len(fresh) or not all(new.same(old) for new, old in zip(fresh, self._joined)):
+            self._joined = fresh
+        return self._joined
 
     def read_one(self, tokens: Tensor, cache: Cache) -> Tensor | None:
         """Logits (1, 1, V) after `tokens` (1, 1); None where more tokens, the model or its precision want the long way."""
@@ -38,7 +74,7 @@ class ReadsOneMore:
         if cache.one_token is None:
             cache.one_token = OneToken(self, cache)
         place = cache.admit_one()
-        return self.next_logits(cache.one_token, self.embedding(tokens)[0], self.rope.table[place], place + 1).unsqueeze(0)
+        return self.next_logits(cache.one_token, self.embedding(tokens)[0], self.rope.table[place].unsqueeze(0), place + 1).unsqueeze(0)
 
     @staticmethod
     def next_logits(one: "OneToken", x: Tensor, rotation: Tensor, used: int) -> Tensor:
@@ -51,48 +87,24 @@ class OneToken:
 
     Shapes:
         x         (1, D)         an embedded token, the last of `used`
-        rotation  (K/2) complex numbers, or (K/2, 2) cosines and sines
+        rotation  (1, K/2) complex numbers, or (1, K/2, 2) cosines and sines
         returns   (1, V)
     """
 
     def __init__(self, model: ReadsOneMore, cache: Cache):
-        slots = cache.kept or [None] * len(model.decoder)
-        self.layers = [OneTokenLayer(*of) for of in zip(model.decoder, slots, cache.keys, cache.values)]
-        self.direction = Direction(model.norm_head) if model.config.head_norm else None
+        slots, norm = cache.kept or [None] * len(model.decoder), model.decoder[0].norm_attention
+        tiny = (len(norm.weight) * norm.tiny).sqrt()
+        self.layers = [OneTokenLayer(tiny, *of) for of in zip(model.decoder, model.joined(), slots, cache.keys, cache.values)]
+        self.tiny, self.scale = tiny, scale_of(model.norm_head) if model.config.head_norm else None
         self.bias, self.to_words = model.head.bias, model.head.weight.mT
-        pairs = model.config.d_head // 2
-        self.apart = torch.eye(pairs).view(-1, 1, pairs, 1).to(self.bias)  # pairs do not mix
-        self.block = torch.tensor([[1.0, 0, 0, 1], [0, 1, -1, 0]]).to(self.bias)  # (x1, x2) -> cos (x1, x2) + sin (-x2, x1)
-
-    def as_matrix(self, rotation: Tensor) -> Tensor:
-        """M (K, K) of a rotation: a head x (1, K) becomes x M."""
-        pairs = torch.view_as_real(rotation) if rotation.is_complex() else rotation  # (K/2, 2): cosine, sine
-        blocks = torch.mm(pairs.to(self.block), self.block).view(-1, 2, 1, 2)
-        return (self.apart * blocks).view(2 * len(pairs), -1)
 
     def __call__(self, x: Tensor, rotation: Tensor, used: int) -> Tensor:
-        turn = self.as_matrix(rotation)
         for layer in self.layers:
-            x = layer.read_past(x, turn, used)
+            x = layer.read_past(x, rotation, used)
             if layer.slots is not None:
-                x = layer.read_slots(x, turn)
+                x = layer.read_slots(x, rotation)
             x = layer.think(x)
-        return torch.addmm(self.bias, x if self.direction is None else self.direction(x) * self.direction.scale, self.to_words)
-
-
-class Direction:
-    """u(x) of a norm, and the `scale` (D) that makes N(x) of it: x (1, D) -> (1, D), of length 1."""
-
-    def __init__(self, norm: RMSNorm):
-        D = len(norm.weight)
-        self.scale, self.tiny = math.sqrt(D) * norm.weight, (D * norm.tiny).sqrt()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), self.tiny)
-
-    def into(self, *weights: Tensor) -> Tensor:
-        """The maps (out, D) that follow the norm as a single one (D, all out), for u(x)."""
-        return torch.cat([weight.mT for weight in weights], dim=1).mul_(self.scale.unsqueeze(1))
+        return torch.addmm(self.bias, x if self.scale is None else unit(x, self.tiny) * self.scale, self.to_words)
 
 
 class OneTokenLayer:
@@ -102,47 +114,50 @@ class OneTokenLayer:
         slots         their keys and values (1, kv heads, S, K), or None
         keys, values  of the tokens so far, and room for more (1, kv heads, capacity, K)
         x             (1, D), in and out
-        turn          (K, K)
+        rotation      (1, K/2) or (1, K/2, 2)
     """
 
-    def __init__(self, layer: DecoderLayer, slots: tuple[Tensor, Tensor] | None, keys: Tensor, values: Tensor):
-        own, root = layer.attention, math.sqrt(layer.attention.d_head)
-        self.heads, self.width, self.keys, self.values = (own.query_heads, own.kv_heads), own.d_head, keys[0], values[0]
-        self.before_past = Direction(layer.norm_attention)
-        self.to_qkv = self.before_past.into(own.to_q.weight / root, own.to_k.weight, own.to_v.weight)
-        self.from_past, self.past_bias = own.to_out.weight.mT, own.to_out.bias
-        self.slots = None if slots is None else [t[0].to(keys) for t in slots]  # (kv heads, S, K)
-        if slots is not None:
-            self.before_slots = Direction(layer.norm_memory)
-            self.to_q = self.before_slots.into(layer.memory.to_q.weight / root)
-            self.from_slots, self.slots_bias = layer.memory.to_out.weight.mT, layer.memory.to_out.bias
-        self.before_thought, self.feedforward = Direction(layer.norm_feedforward), layer.feedforward
+    def __init__(self, tiny: Tensor, layer: DecoderLayer, joined: Joined, slots: tuple[Tensor, Tensor] | None, *store: Tensor):
+        own = layer.attention
+        self.tiny, self.joined, self.keys, self.values = tiny, joined, *(t[0] for t in store)
+        self.heads, self.width = (own.query_heads, own.kv_heads), own.d_head
+        self.from_past = own.to_out.bias, own.to_out.weight.mT
+        self.slots = None if slots is None else [t[0].to(self.keys) for t in slots]  # (kv heads, S, K)
+        self.from_slots = None if slots is None else (layer.memory.to_out.bias, layer.memory.to_out.weight.mT)
+        self.feedforward = layer.feedforward
         if isinstance(layer.feedforward, FeedForward):
             self.maps = [(to.bias, to.weight.mT) for to in (layer.feedforward.to_hidden, layer.feedforward.to_out)]
 
-    def read_past(self, x: Tensor, turn: Tensor, used: int) -> Tensor:
+    def read_past(self, x: Tensor, rotation: Tensor, used: int) -> Tensor:
         """x + self-attention(N1(x)), x itself the last token that may be read."""
         hq, hkv = self.heads
-        qkv = torch.mm(self.before_past(x), self.to_qkv).view(-1, self.width)  # (hq + 2 hkv, K)
-        qk = torch.mm(qkv[: hq + hkv], turn)
+        qkv = torch.mm(unit(x, self.tiny), self.joined.to_qkv).view(-1, self.width)  # (hq + 2 hkv, K)
+        qk = rotate(qkv[: hq + hkv], rotation)
         self.keys.select(1, used - 1).copy_(qk[hq:])
         self.values.select(1, used - 1).copy_(qkv[hq + hkv :])
         found = ask(qk[:hq], self.keys.narrow(1, 0, used), self.values.narrow(1, 0, used))
-        return torch.addmm(x + self.past_bias, found, self.from_past)
+        bias, weight = self.from_past
+        return torch.addmm(x + bias, found, weight)
 
-    def read_slots(self, x: Tensor, turn: Tensor) -> Tensor:
+    def read_slots(self, x: Tensor, rotation: Tensor) -> Tensor:
         """x + cross-attention(q = N2(x), k = v = Ns(slots))"""
-        q = torch.mm(torch.mm(self.before_slots(x), self.to_q).view(-1, self.width), turn)
-        return torch.addmm(x + self.slots_bias, ask(q, *self.slots), self.from_slots)
+        q = rotate(torch.mm(unit(x, self.tiny), self.joined.to_slots).view(-1, self.width), rotation)
+        bias, weight = self.from_slots
+        return torch.addmm(x + bias, ask(q, *self.slots), weight)
 
     def think(self, x: Tensor) -> Tensor:
         """x + FF(N3(x))"""
-        h = self.before_thought(x) * self.before_thought.scale
+        h = unit(x, self.tiny) * self.joined.scale
         if not isinstance(self.feedforward, FeedForward):
             return x + self.feedforward(h)
         (bias, to_hidden), (out_bias, to_out) = self.maps
         linear, gate = torch.addmm(bias, h, to_hidden).chunk(2, dim=-1)
         return torch.addmm(x + out_bias, linear * F.silu(gate), to_out)
+
+
+def unit(x: Tensor, tiny: Tensor) -> Tensor:
+    """u(x), (1, D): of length 1, but for `tiny`, which keeps 0 from being divided by."""
+    return x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), tiny)
 
 
 def ask(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
