@@ -331,6 +331,12 @@ def tasks(model: RxT, bf16: bool, compiled: bool) -> Iterator[tuple[str, str, Ca
     yield "generation", "tokens/s", lambda s: ANSWER / s, {name: lambda arm=arm: after_the_first(arm) for name, arm in talking.items()}
 
 
+def of_the_event(entries: list) -> list[bool]:
+    """Of all that code for one token was compiled for, what is checked before every call: what an event brings, not what is the model's."""
+    named = ("x", "rotation", "used", "one.layers[0].keys")
+    return [entry.guard_type in ("SHAPE_ENV", "GLOBAL_STATE", "GRAD_MODE") or entry.name in named for entry in entries]
+
+
 def compile_layers(model: RxT) -> RxT:
     """Let `torch.compile` fuse all decoder layers into one step, those for one token and the head too, each encoder layer
     and the memory attention, in place.
@@ -343,7 +349,8 @@ def compile_layers(model: RxT) -> RxT:
     for part in (*model.encoder, model.memory):
         part.compile()
     how = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe, "cpp_wrapper": True}  # no Python between products
-    hidden, next_logits = (torch.compile(f, options=how) for f in (model.hidden, model.next_logits))
+    hidden = torch.compile(model.hidden, options=how)
+    next_logits = torch.compile(model.next_logits, options=how | {"guard_filter_fn": of_the_event})
     model.hidden = lambda tokens, rotation, *rest: hidden(tokens, torch.view_as_real(rotation), *rest)
     model.next_logits = lambda one, x, rotation, used: next_logits(one, x, torch.view_as_real(rotation), used)
     return model

@@ -32,19 +32,23 @@ class Rope(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
-    """Turn the pairs of `x` (..., T, H, K) by `rotation` (T, 1, K/2) or (B, T, 1, K/2); None leaves x alone.
-
-    A pair is a complex number and the turn a product: four times as fast on a CPU as sines and cosines apart.
-    Compiled code wants them apart: there a `rotation` (..., 1, K/2, 2) of cosines and sines is as good.
-    """
+    """Turn the pairs of `x` (..., T, H, K) by `rotation` (T, 1, K/2) or (B, T, 1, K/2); None leaves x alone."""
     if rotation is None:
         return x
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # there are no half-precision complex products
-    if torch.compiler.is_compiling() and rotation.is_complex():  # it fuses real products, and knows no complex ones
-        rotation = torch.view_as_real(rotation)
-    if not rotation.is_complex():  # (..., 1, K/2, 2): cosines and sines
-        (x1, x2), (cos, sin) = wide.unflatten(-1, (-1, 2)).unbind(-1), rotation.unbind(-1)
-        return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1).flatten(-2).to(x.dtype)
-    pairs = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))  # (..., T, H, K/2)
-    turned = torch.view_as_real(pairs * rotation).flatten(-2)
+    turned = turn(wide.unflatten(-1, (-1, 2)), rotation).flatten(-2)
     return turned if wide is x else turned.to(x.dtype)
+
+
+def turn(pairs: Tensor, rotation: Tensor) -> Tensor:
+    """Pairs (..., K/2, 2) by `rotation` (..., K/2), the same for all or one for each.
+
+    A pair is a complex number and the turn a product: four times as fast on a CPU as sines and cosines apart.
+    Compiled code wants them apart: there a `rotation` (..., K/2, 2) of cosines and sines is as good.
+    """
+    if rotation.is_complex():
+        if not torch.compiler.is_compiling():  # it fuses real products, and knows no complex ones
+            return torch.view_as_real(torch.view_as_complex(pairs) * rotation)
+        rotation = torch.view_as_real(rotation)
+    (x1, x2), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+    return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)

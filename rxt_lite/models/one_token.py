@@ -21,7 +21,7 @@ from rxt_lite.config import PAD
 from rxt_lite.layers.blocks import DecoderLayer
 from rxt_lite.layers.feedforward import FeedForward
 from rxt_lite.layers.norm import RMSNorm
-from rxt_lite.layers.rope import rotate
+from rxt_lite.layers.rope import turn
 from rxt_lite.models.base import Cache
 
 
@@ -120,7 +120,7 @@ class OneTokenLayer:
     def __init__(self, tiny: Tensor, layer: DecoderLayer, joined: Joined, slots: tuple[Tensor, Tensor] | None, *store: Tensor):
         own = layer.attention
         self.tiny, self.joined, self.keys, self.values = tiny, joined, *(t[0] for t in store)
-        self.heads, self.width = (own.query_heads, own.kv_heads), own.d_head
+        self.heads, self.pairs = (own.query_heads, own.kv_heads), own.d_head // 2
         self.from_past = own.to_out.bias, own.to_out.weight.mT
         self.slots = None if slots is None else [t[0].to(self.keys) for t in slots]  # (kv heads, S, K)
         self.from_slots = None if slots is None else (layer.memory.to_out.bias, layer.memory.to_out.weight.mT)
@@ -131,17 +131,17 @@ class OneTokenLayer:
     def read_past(self, x: Tensor, rotation: Tensor, used: int) -> Tensor:
         """x + self-attention(N1(x)), x itself the last token that may be read."""
         hq, hkv = self.heads
-        qkv = torch.mm(unit(x, self.tiny), self.joined.to_qkv).view(-1, self.width)  # (hq + 2 hkv, K)
-        qk = rotate(qkv[: hq + hkv], rotation)
+        qkv = torch.mm(unit(x, self.tiny), self.joined.to_qkv).view(-1, self.pairs, 2)  # (hq + 2 hkv, K/2, 2)
+        qk = turn(qkv[: hq + hkv], rotation).flatten(1)
         self.keys.select(1, used - 1).copy_(qk[hq:])
-        self.values.select(1, used - 1).copy_(qkv[hq + hkv :])
+        self.values.select(1, used - 1).copy_(qkv[hq + hkv :].flatten(1))
         found = ask(qk[:hq], self.keys.narrow(1, 0, used), self.values.narrow(1, 0, used))
         bias, weight = self.from_past
         return torch.addmm(x + bias, found, weight)
 
     def read_slots(self, x: Tensor, rotation: Tensor) -> Tensor:
         """x + cross-attention(q = N2(x), k = v = Ns(slots))"""
-        q = rotate(torch.mm(unit(x, self.tiny), self.joined.to_slots).view(-1, self.width), rotation)
+        q = turn(torch.mm(unit(x, self.tiny), self.joined.to_slots).view(-1, self.pairs, 2), rotation).flatten(1)
         bias, weight = self.from_slots
         return torch.addmm(x + bias, ask(q, *self.slots), weight)
 
