@@ -164,5 +164,9 @@ def ask(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T) v of one token: q (H, K), k and v (kv heads, M, K) -> (1, heads K)."""
     if len(q) < len(k):
         q = q.repeat(len(k) // len(q), 1)
-    scores = torch.bmm(k, q.view(len(k), -1, q.shape[1]).mT)  # (kv heads, M, heads that share one): compiled, this way copies no keys
-    return torch.bmm(scores.softmax(1).mT, v).view(1, -1)
+    q = q.view(len(k), -1, q.shape[1])  # (kv heads, heads that share one, K)
+    if torch.compiler.is_compiling():  # the keys first, or compiled code copies them
+        scores = torch.bmm(k, q.mT).mT
+    else:
+        scores = torch.bmm(q, k.mT)  # (kv heads, heads that share one, M)
+    return torch.bmm(scores.softmax(-1), v).view(1, -1)
