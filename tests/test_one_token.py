@@ -75,7 +75,7 @@ def test_a_low_precision_leaves_a_single_token_exact(monkeypatch):
 
 
 @torch.no_grad()
-def test_several_conversations_padding_and_half_precision_take_the_long_way():
+def test_several_conversations_padding_gradients_and_half_precision_take_the_long_way():
     model = built(RxT, SMALL)
     one = torch.full((1, 1), 9)
     cache = model.open(model.init_state(1), 4)
@@ -83,6 +83,8 @@ def test_several_conversations_padding_and_half_precision_take_the_long_way():
     assert model.read_one(torch.full((1, 1), PAD), cache) is None and cache.used == 0
     model.extend(torch.tensor([[9, PAD]]), cache)
     assert model.read_one(one, cache) is None, "a cache that holds padding must be masked"
+    with torch.enable_grad():
+        assert model.read_one(one, model.open(model.init_state(1), 4)) is None
     half = model.bfloat16()
     assert half.read_one(one, half.open(half.init_state(1), 4)) is None
 

@@ -63,10 +63,11 @@ class ReadsOneMore:
         return self._joined
 
     def read_one(self, tokens: Tensor, cache: Cache) -> Tensor | None:
-        """Logits (1, 1, V) after `tokens` (1, 1); None where more tokens, the model or its precision want the long way."""
-        c, device = self.config, tokens.device.type
-        exact = self.head.weight.dtype in (torch.float32, torch.float64)
-        if tokens.numel() > 1 or cache.ragged or c.query_key_norm or c.attention_gate or not exact or tokens.item() == PAD:
+        """Logits (1, 1, V) after `tokens` (1, 1); None where more tokens, a gradient, the model or its precision want the long way."""
+        c, device, exact = self.config, tokens.device.type, self.head.weight.dtype in (torch.float32, torch.float64)
+        if tokens.numel() > 1 or cache.ragged or torch.is_grad_enabled() or c.query_key_norm or c.attention_gate or not exact:
+            return None
+        if tokens.item() == PAD:
             return None
         if torch.is_autocast_enabled(device):  # a low precision saves nothing where one row is multiplied
             with torch.autocast(device, enabled=False):
