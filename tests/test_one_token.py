@@ -90,6 +90,15 @@ def test_several_conversations_padding_gradients_and_half_precision_take_the_lon
 
 
 @torch.no_grad()
+def test_rotations_may_be_more_precise_than_the_weights(monkeypatch):
+    model, tokens = built(RxT, SMALL), torch.randint(7, 40, (1, 12))
+    before = said(model, True, tokens, monkeypatch)
+    model.rope.table = model.rope.table.to(torch.complex128)
+    for short in (True, False):
+        torch.testing.assert_close(said(model, short, tokens, monkeypatch), before, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_a_full_cache_is_refused_and_stays_as_it_is():
     model = built(RxT, SMALL)
     cache = model.open(model.init_state(1), 2)

@@ -41,14 +41,14 @@ def rotate(x: Tensor, rotation: Tensor | None) -> Tensor:
 
 
 def turn(pairs: Tensor, rotation: Tensor) -> Tensor:
-    """Pairs (..., K/2, 2) by `rotation` (..., K/2), the same for all or one for each.
+    """Pairs (..., K/2, 2) by `rotation` (..., K/2), the same for all or one for each, whatever its precision.
 
     A pair is a complex number and the turn a product: four times as fast on a CPU as sines and cosines apart.
     Compiled code wants them apart: there a `rotation` (..., K/2, 2) of cosines and sines is as good.
     """
     if rotation.is_complex():
         if not torch.compiler.is_compiling():  # it fuses real products, and knows no complex ones
-            return torch.view_as_real(torch.view_as_complex(pairs) * rotation)
+            return torch.view_as_real(torch.view_as_complex(pairs) * rotation).to(pairs.dtype)
         rotation = torch.view_as_real(rotation)
     (x1, x2), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
-    return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+    return torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1).to(pairs.dtype)
