@@ -105,7 +105,7 @@ def test_a_full_cache_is_refused_and_stays_as_it_is():
     for token in (7, 8):
         model.extend(torch.full((1, 1), token), cache)
     kept = cache.keys.clone()
-    with pytest.raises(ValueError, match="holds 2 tokens.*1 more does not fit"):
+    with pytest.raises(ValueError, match="holds 2 tokens, 2 used; 1 more do not fit"):
         model.extend(torch.full((1, 1), 9), cache)
     assert cache.used == 2 and torch.equal(cache.keys, kept)
 

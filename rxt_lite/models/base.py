@@ -59,12 +59,15 @@ class Cache:
         """How many tokens each row has, (B)."""
         return self.is_token[:, : self.used].sum(1)
 
+    def check_room(self, more: int) -> None:
+        if self.used + more > self.is_token.shape[1]:
+            raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {self.used} used; {more} more do not fit")
+
     def admit(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Make room for `tokens` (B, T); returns their positions (B, T), or (1, T) where no row is padded, and the
         mask (B or 1, T, used), or None for plain causal: what is decided here, the layers need not ask."""
         T, start, is_token = tokens.shape[1], self.used, tokens != PAD
-        if start + T > self.is_token.shape[1]:
-            raise ValueError(f"the cache holds {self.is_token.shape[1]} tokens, {start} used; {T} more do not fit")
+        self.check_room(T)
         self.is_token[:, start : start + T] = is_token
         self.used, self.ragged = start + T, self.ragged or not bool(is_token.all())
         if self.ragged:
@@ -79,8 +82,7 @@ class Cache:
 
     def admit_one(self) -> int:
         """Make room for one token of the only row, which is not padding; returns its position."""
-        if self.used == self.is_token.shape[1]:
-            raise ValueError(f"the cache holds {self.used} tokens, all used; 1 more does not fit")
+        self.check_room(1)
         self.used += 1  # `is_token` is True everywhere as long as nothing is ragged
         return self.used - 1
 

@@ -7,7 +7,7 @@ the next call is made. So the same mathematics is arranged anew, in fewer and la
     q | k | v = N(x) (Wq / sqrt(K) | Wk | Wv)                         one product for all three, one rotation for q and k
     A = softmax(q k^T) v                                              two products, over what the cache holds
 
-The joined maps belong to the model and serve all its conversations; for itself a conversation keeps views, and no numbers.
+The joined maps belong to the model and serve all its conversations; for itself a conversation keeps views and the head's scale.
 """
 
 import math
