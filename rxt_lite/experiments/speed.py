@@ -346,13 +346,13 @@ def compile_layers(model: RxT) -> RxT:
     """
     if " " in torch.__file__:
         raise ValueError(f"torch.compile cannot link against {torch.__file__}: there is a space in its path; move the environment")
-    for part in (*model.encoder, model.memory):
-        part.compile()
-    how = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe, "cpp_wrapper": True}  # no Python between products
-    hidden = torch.compile(model.hidden, options=how)
-    next_logits = torch.compile(model.next_logits, options=how | {"guard_filter_fn": of_the_event})
-    model.hidden = lambda tokens, rotation, *rest: hidden(tokens, torch.view_as_real(rotation), *rest)
-    model.next_logits = lambda one, x, rotation, used: next_logits(one, x, torch.view_as_real(rotation), used)
+    def apart(function: Callable, place: int, **options) -> Callable:  # its argument `place` as cosines and sines
+        how = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe, "cpp_wrapper": True}  # no Python between products
+        fused = torch.compile(function, options=how | options)
+        return lambda *args: fused(*args[:place], torch.view_as_real(args[place]), *args[place + 1 :])
+
+    model.encoded, model.memory.forward = apart(model.encoded, 1), apart(model.memory.forward, 2)
+    model.hidden, model.next_logits = apart(model.hidden, 1), apart(model.next_logits, 2, guard_filter_fn=of_the_event)
     return model
 
 

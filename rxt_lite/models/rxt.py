@@ -123,7 +123,10 @@ class RxT(ReadsOneMore, EventModel):
         """ED (L, B, T, D): the event (B, T) after every encoder layer. The encoder never sees the STM."""
         ignore = self.ignored(tokens)
         mask = ~ignore[:, None].expand(-1, tokens.shape[1], -1) if ignore.any() else None  # (B, T, T)
-        rotation = self.rope(torch.arange(tokens.shape[1], device=tokens.device))
+        return self.encoded(tokens, self.rope(torch.arange(tokens.shape[1], device=tokens.device)), mask)
+
+    def encoded(self, tokens: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+        """All layers' outputs (L, B, T, D)."""
         x, layers = self.embedding(tokens), []
         for layer in self.encoder:
             x = layer(x, rotation, mask)
