@@ -333,7 +333,7 @@ def tasks(model: RxT, bf16: bool, compiled: bool) -> Iterator[tuple[str, str, Ca
 
 def of_the_event(entries: list) -> list[bool]:
     """Of all that code for one token was compiled for, what is checked before every call: what an event brings, not what is the model's."""
-    named = ("x", "rotation", "used", "one.layers[0].keys")
+    named = ("x", "rotation", "used", "one.layers[0].store")
     return [entry.guard_type in ("SHAPE_ENV", "GLOBAL_STATE", "GRAD_MODE") or entry.name in named for entry in entries]
 
 

@@ -42,17 +42,25 @@ class Cache:
     `kept` is whatever the model computes once per event (the slots' keys and values). Room for
     `capacity` tokens is taken at the start; attention runs over the used part only.
 
-    Shapes: keys, values (decoder layers, B, kv heads, capacity, K); is_token (B, capacity).
+    Shapes: keys, values (decoder layers, B, kv heads, capacity, K), halves of `store`; is_token (B, capacity).
     """
 
     def __init__(self, config: ModelConfig, batch_size: int, capacity: int, like: Tensor, kept: Any = None):
-        shape = (config.n_decoder_layers, batch_size, config.heads("self")[1], capacity, config.d_head)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        heads = 2 * config.heads("self")[1]
+        self.store = like.new_empty(config.n_decoder_layers, batch_size, heads, capacity, config.d_head)
         self.is_token = torch.ones(batch_size, capacity, dtype=torch.bool, device=like.device)
         self.used = 0  # columns in use: the same for all rows, some of them padding
         self.ragged = False  # True once any row has been padded
         self.kept = kept
         self.one_token = None  # a model's short way to read one token more, once it has taken it
+
+    @property
+    def keys(self) -> Tensor:
+        return self.store.chunk(2, dim=2)[0]
+
+    @property
+    def values(self) -> Tensor:
+        return self.store.chunk(2, dim=2)[1]
 
     @property
     def length(self) -> Tensor:
@@ -90,9 +98,10 @@ class Cache:
         """For one layer: store the new keys and values (B, kv heads, T, K), return all of them so far."""
 
         def past(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            keys, values = (t[index].narrow(2, 0, self.used) for t in (self.keys, self.values))
-            keys.narrow(2, self.used - k.shape[2], k.shape[2]).copy_(k)
-            values.narrow(2, self.used - k.shape[2], k.shape[2]).copy_(v)
+            new = k.shape[2]
+            keys, values = self.store[index].narrow(2, 0, self.used).chunk(2, dim=1)
+            keys.narrow(2, self.used - new, new).copy_(k)
+            values.narrow(2, self.used - new, new).copy_(v)
             return keys, values
 
         return past

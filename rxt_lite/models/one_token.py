@@ -67,15 +67,16 @@ class ReadsOneMore:
         c, device, exact = self.config, tokens.device.type, self.head.weight.dtype in (torch.float32, torch.float64)
         if tokens.numel() > 1 or cache.ragged or torch.is_grad_enabled() or c.query_key_norm or c.attention_gate or not exact:
             return None
-        if tokens.item() == PAD:
+        token = tokens.item()
+        if token == PAD:
             return None
         if torch.is_autocast_enabled(device):  # a low precision saves nothing where one row is multiplied
             with torch.autocast(device, enabled=False):
                 return self.read_one(tokens, cache)
         if cache.one_token is None:
             cache.one_token = OneToken(self, cache)
-        place = cache.admit_one()
-        return self.next_logits(cache.one_token, self.embedding(tokens)[0], self.rope.table[place].unsqueeze(0), place + 1).unsqueeze(0)
+        one, place = cache.one_token, cache.admit_one()
+        return self.next_logits(one, one.words[token : token + 1], one.rotations[place : place + 1], place + 1).unsqueeze(0)
 
     @staticmethod
     def next_logits(one: "OneToken", x: Tensor, rotation: Tensor, used: int) -> Tensor:
@@ -95,9 +96,10 @@ class OneToken:
     def __init__(self, model: ReadsOneMore, cache: Cache):
         slots, norm = cache.kept or [None] * len(model.decoder), model.decoder[0].norm_attention
         tiny = (len(norm.weight) * norm.tiny).sqrt()
-        self.layers = [OneTokenLayer(tiny, *of) for of in zip(model.decoder, model.joined(), slots, cache.keys, cache.values)]
+        self.words, self.rotations = model.embedding.weight, model.rope.table
+        self.layers = [OneTokenLayer(tiny, *of) for of in zip(model.decoder, model.joined(), slots, cache.store)]
         self.tiny, self.scale = tiny, scale_of(model.norm_head) if model.config.head_norm else None
-        self.bias, self.to_words = model.head.bias, model.head.weight.mT
+        self.bias, self.to_words = of_one_row(model.head)
 
     def __call__(self, x: Tensor, rotation: Tensor, used: int) -> Tensor:
         for layer in self.layers:
@@ -113,38 +115,38 @@ class OneTokenLayer:
 
     Shapes:
         slots         their keys and values (1, kv heads, S, K), or None
-        keys, values  of the tokens so far, and room for more (1, kv heads, capacity, K)
+        store         keys of the tokens so far, their values, and room for more (1, 2 kv heads, capacity, K)
         x             (1, D), in and out
         rotation      (1, K/2) or (1, K/2, 2)
     """
 
-    def __init__(self, tiny: Tensor, layer: DecoderLayer, joined: Joined, slots: tuple[Tensor, Tensor] | None, *store: Tensor):
+    def __init__(self, tiny: Tensor, layer: DecoderLayer, joined: Joined, slots: tuple[Tensor, Tensor] | None, store: Tensor):
         own = layer.attention
-        self.tiny, self.joined, self.keys, self.values = tiny, joined, *(t[0] for t in store)
-        self.heads, self.pairs = (own.query_heads, own.kv_heads), own.d_head // 2
-        self.from_past = own.to_out.bias, own.to_out.weight.mT
-        self.slots = None if slots is None else [t[0].to(self.keys) for t in slots]  # (kv heads, S, K)
-        self.from_slots = None if slots is None else (layer.memory.to_out.bias, layer.memory.to_out.weight.mT)
+        self.tiny, self.joined, self.store = tiny, joined, store[0]
+        self.heads, self.d_head = (own.query_heads, own.kv_heads), own.d_head
+        self.from_past = of_one_row(own.to_out)
+        self.slots = None if slots is None else [t[0].to(store) for t in slots]  # (kv heads, S, K)
+        self.from_slots = None if slots is None else of_one_row(layer.memory.to_out)
         self.feedforward = layer.feedforward
         if isinstance(layer.feedforward, FeedForward):
-            self.maps = [(to.bias, to.weight.mT) for to in (layer.feedforward.to_hidden, layer.feedforward.to_out)]
+            self.maps = of_one_row(layer.feedforward.to_hidden), of_one_row(layer.feedforward.to_out)
 
     def read_past(self, x: Tensor, rotation: Tensor, used: int) -> Tensor:
         """x + self-attention(N1(x)), x itself the last token that may be read."""
         hq, hkv = self.heads
-        qkv = torch.mm(unit(x, self.tiny), self.joined.to_qkv).view(-1, self.pairs, 2)  # (hq + 2 hkv, K/2, 2)
-        qk = turn(qkv[: hq + hkv], rotation).flatten(1)
-        self.keys.select(1, used - 1).copy_(qk[hq:])
-        self.values.select(1, used - 1).copy_(qkv[hq + hkv :].flatten(1))
-        found = ask(qk[:hq], self.keys.narrow(1, 0, used), self.values.narrow(1, 0, used))
+        heads = torch.mm(unit(x, self.tiny), self.joined.to_qkv).view(-1, self.d_head)  # (hq + 2 hkv, K)
+        turn_(heads[: hq + hkv], rotation)
+        self.store.select(1, used - 1).copy_(heads[hq:])
+        past = self.store.narrow(1, 0, used)
         bias, weight = self.from_past
-        return torch.addmm(x + bias, found, weight)
+        return onto(x + bias, ask(heads[:hq], past[:hkv], past[hkv:]), weight)
 
     def read_slots(self, x: Tensor, rotation: Tensor) -> Tensor:
         """x + cross-attention(q = N2(x), k = v = Ns(slots))"""
-        q = turn(torch.mm(unit(x, self.tiny), self.joined.to_slots).view(-1, self.pairs, 2), rotation).flatten(1)
+        q = torch.mm(unit(x, self.tiny), self.joined.to_slots).view(-1, self.d_head)
+        turn_(q, rotation)
         bias, weight = self.from_slots
-        return torch.addmm(x + bias, ask(q, *self.slots), weight)
+        return onto(x + bias, ask(q, *self.slots), weight)
 
     def think(self, x: Tensor) -> Tensor:
         """x + FF(N3(x))"""
@@ -153,7 +155,26 @@ class OneTokenLayer:
             return x + self.feedforward(h)
         (bias, to_hidden), (out_bias, to_out) = self.maps
         linear, gate = torch.addmm(bias, h, to_hidden).chunk(2, dim=-1)
-        return torch.addmm(x + out_bias, linear * F.silu(gate), to_out)
+        return onto(x + out_bias, linear * F.silu(gate), to_out)
+
+
+def of_one_row(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Bias (1, out) and weight (in, out), views."""
+    return linear.bias.unsqueeze(0), linear.weight.mT
+
+
+def onto(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """x + y W, in the place of x."""
+    return torch.addmm(x, y, weight, out=x)
+
+
+def turn_(heads: Tensor, rotation: Tensor) -> None:
+    """Every head (H, K) by `rotation`, in place."""
+    pairs = heads.view(len(heads), -1, 2)
+    if rotation.is_complex() and not torch.compiler.is_compiling():
+        torch.view_as_complex(pairs).mul_(rotation)
+    else:
+        pairs.copy_(turn(pairs, rotation))
 
 
 def unit(x: Tensor, tiny: Tensor) -> Tensor:
