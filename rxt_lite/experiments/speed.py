@@ -35,7 +35,7 @@ from tqdm import tqdm
 from rxt_lite.config import NANO_12M, ModelConfig
 from rxt_lite.experiments.cost import decode_macs
 from rxt_lite.models import RxT
-from rxt_lite.training.processes import cross_entropy
+from rxt_lite.training.surprise import head_surprise
 
 EXPERTS = {"n_experts": 12, "experts_per_token": 2, "d_expert": 256}
 D128 = ModelConfig(vocab_size=5000, d_model=128, n_heads=4, n_layers=4, n_slots=64, d_ff=384, max_len=256)
@@ -291,12 +291,11 @@ def tasks(model: RxT, bf16: bool, compiled: bool) -> Iterator[tuple[str, str, Ca
 
     counted, wanted = torch.ones(B, N, EVENT, dtype=torch.bool, device=device), events[:, :, 1:].flatten()
     counted[:, :, -1] = False  # nothing follows the last token
-    surprise = torch.compile(cross_entropy) if compiled else cross_entropy  # plain, it goes over the table of all words again and again
 
     def train(arm, optimizer):
         with autocast(arm):
             if isinstance(arm, Ours):
-                loss = surprise(model.forward_dialogue(events, counted), wanted)
+                loss = head_surprise(model.head, model.last_of_dialogue(events, counted), wanted)
             else:
                 state, parts = stm, []
                 for n in range(N):

@@ -158,6 +158,10 @@ class EventModel(nn.Module):
         logits = torch.stack(logits, dim=1)
         return logits if where is None else logits[where]
 
+    def last_of_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor | None:
+        """What the head makes the logits of `forward_dialogue` from, (M, D) or (B, N, T, D); None where they come otherwise."""
+        return None
+
     @staticmethod
     def batch_size(state: State) -> int:
         """How many conversations `state` holds."""

@@ -101,6 +101,9 @@ class DecoderLM(ReadsOneMore, EventModel):
         return self.logits(self.hidden(tokens, cache)) if one is None else one
 
     def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
+        return self.head(self.last_of_dialogue(events, where, depth))
+
+    def last_of_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
         """One causal pass over each whole dialogue: its events stand one after another in it.
 
         A transcript carries no gradient, so there is nothing for `depth` to cut.
@@ -111,7 +114,7 @@ class DecoderLM(ReadsOneMore, EventModel):
         self.check_tokens(whole)
         at = ((flat != PAD).cumsum(1) - 1).clamp(min=0)  # where each token went when the gaps closed
         hidden = self.hidden(whole)[torch.arange(B)[:, None], at].unflatten(1, (N, T))  # (B, N, T, D)
-        return self.logits(hidden if where is None else hidden[where])
+        return self.norm_head(hidden if where is None else hidden[where])
 
 
 class WindowLM(DecoderLM):
@@ -133,4 +136,5 @@ class WindowLM(DecoderLM):
         kept = ((whole == BOS) & (to_go <= self.history)).cumsum(1) > 0
         return pack(whole.masked_fill(~kept, PAD))
 
-    forward_dialogue = EventModel.forward_dialogue  # each event after another transcript: no single pass serves them all
+    # Each event comes after another transcript: no single pass serves them all.
+    forward_dialogue, last_of_dialogue = EventModel.forward_dialogue, EventModel.last_of_dialogue

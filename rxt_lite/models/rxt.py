@@ -156,12 +156,17 @@ class RxT(ReadsOneMore, EventModel):
     def decode(self, tokens: Tensor, slots: list, cache: Cache | None = None, where: Tensor | None = None,
                slots_mask: Tensor | None = None) -> Tensor:
         """Logits (B, T, V), or (M, V) of the places `where` (B, T); `slots_mask` (B, 1, S) is True on slots that may be read."""
+        return self.head(self.last(tokens, slots, cache, where, slots_mask))
+
+    def last(self, tokens: Tensor, slots: list, cache: Cache | None = None, where: Tensor | None = None,
+             slots_mask: Tensor | None = None) -> Tensor:
+        """What the head makes logits of: (B, T, D), or (M, D)."""
         if cache is None:
             positions, mask = torch.arange(tokens.shape[1], device=tokens.device), None
         else:
             positions, mask = cache.admit(tokens)  # what the host decides stays out of the layers: they compile as a whole
         x = self.hidden(tokens, self.rope(positions), slots, cache, mask, slots_mask)
-        return self.head(self.norm_head(x if where is None else x[where]))
+        return self.norm_head(x if where is None else x[where])
 
     def hidden(self, tokens: Tensor, rotation: Tensor, slots: list, cache: Cache | None, mask: Tensor | None,
                slots_mask: Tensor | None) -> Tensor:
@@ -206,6 +211,9 @@ class RxT(ReadsOneMore, EventModel):
             yield stm
 
     def forward_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
+        return self.head(self.last_of_dialogue(events, where, depth))
+
+    def last_of_dialogue(self, events: Tensor, where: Tensor | None = None, depth: int | None = None) -> Tensor:
         """All events in three large steps: encode all, write one after the other, decode all.
 
         The encoder does not see the STM and the decoder does not change it, so only the writes must
@@ -217,5 +225,5 @@ class RxT(ReadsOneMore, EventModel):
         encoded = self.encode(flat).unflatten(1, (B, N))  # (L, B, N, T, D)
         before = torch.stack(list(islice(self.memories(encoded, events, depth), N)), dim=2).flatten(1, 2)  # (L, B N, S, D)
         if where is not None:
-            return self.decode(flat, self.read_slots(before), where=where.flatten(0, 1))
-        return self.decode(flat, self.read_slots(before)).unflatten(0, (B, N))
+            return self.last(flat, self.read_slots(before), where=where.flatten(0, 1))
+        return self.last(flat, self.read_slots(before)).unflatten(0, (B, N))

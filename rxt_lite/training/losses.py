@@ -13,6 +13,7 @@ from rxt_lite.config import BOS, EOS, PAD, A
 from rxt_lite.data.batches import Batch
 from rxt_lite.models.base import EventModel
 from rxt_lite.training.processes import cross_entropy
+from rxt_lite.training.surprise import head_surprise
 
 TARGETS = ("text", "answer_words", "answer", "answer_and_frame")
 
@@ -52,7 +53,11 @@ def answer_loss(model: EventModel, batch: Batch, *, targets: str = "answer", dep
 
     depth   how many updates of the memory an answer's gradient reaches back at most: 1 as published, None for all
     """
-    return cross_entropy(*answer_logits(model, batch, targets=targets, depth=depth))
+    is_target = targets_of(batch, targets)
+    x = model.last_of_dialogue(batch.tokens, place_before(is_target), depth)
+    if x is None:
+        return cross_entropy(*answer_logits(model, batch, targets=targets, depth=depth))
+    return head_surprise(model.head, x, batch.tokens[is_target])
 
 
 def whole_answers_right(model: EventModel, batch: Batch) -> Tensor:
