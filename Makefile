@@ -28,7 +28,7 @@ pdf: book  ## the whole book as one PDF, _build/book.pdf (needs Chromium)
 	$(PY) tools/pdf.py
 
 test: $(SETUP)  ## all tests (page tests need Chromium)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 notebooks: $(SETUP)  ## execute every notebook once more with nbval, marked cells compared
 	$(PY) tools/notebooks.py compare $(NOTEBOOKS)

@@ -13,8 +13,14 @@ import subprocess
 
 import pytest
 
+LONG = ("test_pages.py", "test_results.py", "test_ci_can_fail.py", "test_grading.py")
 PATIENCE = 120_000  # ms: a busy machine is slow, not wrong
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first: begun last, one of them would keep a single core busy and the other waiting."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="module")  # no longer: while Playwright lives, its event loop runs in this thread, and asyncio.run refuses to start
