@@ -69,18 +69,25 @@ class Experts(nn.Module):
         self.share = (k / (k + s), s / (k + s)) if config.weighted_shared_experts else (1.0, 1.0)
 
     def ask_chosen(self, x: Tensor, routing: Routing) -> Tensor:
-        """y (N, D): tokens sorted by the expert they chose, one product per expert, back in their order."""
+        """y (N, D): tokens sorted by the expert they chose, one product per expert, back in their order. One token needs no order."""
+        if len(x) == 1:
+            of_each = zip(routing.chosen[0].tolist(), routing.weights.mT)  # (1) each
+            y = sum(weight * self.ask_one(expert, x) for expert, weight in of_each)
+            return y if self.bias is None else y + self.bias
         k = routing.chosen.shape[1]
         order = routing.chosen.flatten().argsort(stable=True)  # (N k) choices, those of expert 0 first
         load = routing.chosen.flatten().bincount(minlength=len(self.to_hidden.weight)).tolist()
         answers = []
         for expert, asked in enumerate(x[order // k].split(load)):  # (n_e, D)
             if len(asked):
-                linear, gate = self.to_hidden.one(expert, asked).chunk(2, dim=-1)
-                answers.append(self.to_out.one(expert, linear * F.silu(gate)))
+                answers.append(self.ask_one(expert, asked))
         weighted = torch.cat(answers) * routing.weights.flatten()[order, None]
         y = torch.zeros_like(x, dtype=weighted.dtype).index_add(0, order // k, weighted)
         return y if self.bias is None else y + self.bias
+
+    def ask_one(self, expert: int, x: Tensor) -> Tensor:
+        linear, gate = self.to_hidden.one(expert, x).chunk(2, dim=-1)
+        return self.to_out.one(expert, linear * F.silu(gate))
 
     def ask_shared(self, x: Tensor) -> Tensor:
         answers = torch.stack([expert(x) for expert in self.shared], dim=-1)  # (N, D, s)
