@@ -31,15 +31,25 @@ class Joined(NamedTuple):
     to_qkv: Tensor  # (D, (hq + 2 hkv) K)
     to_slots: Tensor | None  # (D, hq K): the queries that the slots are asked
     scale: Tensor  # (D): before the feed-forward layer, whose maps stay as they are
+    made_of: list[Tensor]  # copies of the weights that went in
 
     @classmethod
     def of(cls, layer: DecoderLayer) -> "Joined":
         own, memory = layer.attention, getattr(layer, "memory", None)
         slots = None if memory is None else join(layer.norm_memory, memory.d_head, memory.to_q)
-        return cls(join(layer.norm_attention, own.d_head, own.to_q, own.to_k, own.to_v), slots, scale_of(layer.norm_feedforward))
+        to_qkv = join(layer.norm_attention, own.d_head, own.to_q, own.to_k, own.to_v)
+        return cls(to_qkv, slots, scale_of(layer.norm_feedforward), [w.clone() for w in cls.sources(layer)])
 
-    def same(self, other: "Joined") -> bool:
-        return all(a is b is None or (a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)) for a, b in zip(self, other))
+    @staticmethod
+    def sources(layer: DecoderLayer) -> list[Tensor]:
+        maps = [layer.norm_attention, layer.attention.to_q, layer.attention.to_k, layer.attention.to_v, layer.norm_feedforward]
+        maps += [layer.norm_memory, layer.memory.to_q] if hasattr(layer, "memory") else []
+        return [part.weight for part in maps]
+
+    def still_of(self, layer: DecoderLayer) -> bool:
+        now = self.sources(layer)
+        return len(now) == len(self.made_of) and all(
+            a.device == b.device and a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(now, self.made_of))
 
 
 def join(norm: RMSNorm, d_head: int, to_q: nn.Module, *others: nn.Module) -> Tensor:
@@ -56,10 +66,9 @@ class ReadsOneMore:
     _joined: list[Joined] = []
 
     def joined(self) -> list[Joined]:
-        """Made anew for every event, since weights can change without telling; the old ones are kept as long as they are the same."""
-        fresh = [Joined.of(layer) for layer in self.decoder]
-        if len(self._joined) != len(fresh) or not all(new.same(old) for new, old in zip(fresh, self._joined)):
-            self._joined = fresh
+        """Checked at every event, since weights can change without telling, and kept as long as they are the same."""
+        if len(self._joined) != len(self.decoder) or not all(map(Joined.still_of, self._joined, self.decoder)):
+            self._joined = [Joined.of(layer) for layer in self.decoder]
         return self._joined
 
     def read_one(self, tokens: Tensor, cache: Cache) -> Tensor | None:
