@@ -42,10 +42,10 @@ def place_before(is_target: Tensor) -> Tensor:
     return torch.cat([is_target[..., 1:], torch.zeros_like(is_target[..., :1])], dim=-1)
 
 
-def answer_logits(model: EventModel, batch: Batch, *, targets: str = "answer", depth: int | None = None) -> tuple[Tensor, Tensor]:
+def answer_logits(model: EventModel, batch: Batch, *, targets: str = "answer") -> tuple[Tensor, Tensor]:
     """Logits (M, V) for the M targets of the batch, and the tokens themselves (M)."""
     is_target = targets_of(batch, targets)
-    return model.forward_dialogue(batch.tokens, place_before(is_target), depth), batch.tokens[is_target]
+    return model.forward_dialogue(batch.tokens, place_before(is_target)), batch.tokens[is_target]
 
 
 def answer_loss(model: EventModel, batch: Batch, *, targets: str = "answer", depth: int | None = None) -> Tensor:
@@ -54,10 +54,11 @@ def answer_loss(model: EventModel, batch: Batch, *, targets: str = "answer", dep
     depth   how many updates of the memory an answer's gradient reaches back at most: 1 as published, None for all
     """
     is_target = targets_of(batch, targets)
-    x = model.last_of_dialogue(batch.tokens, place_before(is_target), depth)
+    where, target = place_before(is_target), batch.tokens[is_target]
+    x = model.last_of_dialogue(batch.tokens, where, depth)
     if x is None:
-        return cross_entropy(*answer_logits(model, batch, targets=targets, depth=depth))
-    return head_surprise(model.head, x, batch.tokens[is_target])
+        return cross_entropy(model.forward_dialogue(batch.tokens, where, depth), target)
+    return head_surprise(model.head, x, target)
 
 
 def whole_answers_right(model: EventModel, batch: Batch) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rxt_lite.training.processes import cross_entropy, total
 
-PART = {"cpu": 2**20, "cuda": 2**24}  # logits that are made at a time
+PART = {"cpu": 2**20}  # logits that are made at a time
+ELSEWHERE = 2**24
 
 
 def head_surprise(head: nn.Linear, x: Tensor, target: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def head_surprise(head: nn.Linear, x: Tensor, target: Tensor) -> Tensor:
 
     Up to PART logits, or where no gradient is asked for, it is `cross_entropy(head(x), target)`; else the same to rounding.
     """
-    part = PART.get(x.device.type, 2**24)
+    part = PART.get(x.device.type, ELSEWHERE)
     if len(x) * head.out_features <= part or not torch.is_grad_enabled():
         return cross_entropy(head(x), target)
     n = total(torch.tensor(len(target), device=x.device))
