@@ -37,6 +37,9 @@ def key_command(
     from rxt_lite.grading.source import read_lab, to_text
 
     with clear_errors():
+        if not secret.is_file():
+            how = f'python -c "import secrets; print(secrets.token_hex())" > {secret}'
+            raise FileNotFoundError(f"there is no file {secret} with the course secret; make one, once for the course, and keep it: {how}")
         write(out, to_text(make_key(read_lab(source), secret.read_text().strip())))
         out.chmod(0o600)
         print(out)
@@ -120,7 +123,8 @@ def grade_command(
     unreadable = [row["student"] for row in rows if row["status"] == "unreadable"]
     for failure in failures:
         print(f"rxt-lite: not graded: {failure}", file=sys.stderr)
-    print(f"{len(rows)} graded ({level}), {len(unreadable)} unreadable, {len(failures)} failed; report: {out / 'class.csv'}")
+    graded = len(rows) - len(unreadable)
+    print(f"{graded} graded ({level}), {len(unreadable)} unreadable, {len(failures)} failed; report: {out / 'class.csv'}")
     raise typer.Exit(1 if unreadable or failures else 0)
 
 
