@@ -1,6 +1,7 @@
 """`rxt-lite lab release | key | check` and `rxt-lite grade`: thin, as all commands."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,8 +38,8 @@ def key_command(
     from rxt_lite.grading.source import read_lab, to_text
 
     with clear_errors():
-        if not secret.is_file():
-            how = f'python -c "import secrets; print(secrets.token_hex())" > {secret}'
+        if not secret.exists():
+            how = f'python -c "import secrets; print(secrets.token_hex())" > {shlex.quote(str(secret))}'
             raise FileNotFoundError(f"there is no file {secret} with the course secret; make one, once for the course, and keep it: {how}")
         write(out, to_text(make_key(read_lab(source), secret.read_text().strip())))
         out.chmod(0o600)
